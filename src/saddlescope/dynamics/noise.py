@@ -1,0 +1,111 @@
+"""Gaussian gradient noise that depends on (seed, replica, step, lane) and on nothing else.
+
+The generator is Philox4x32-10 (Salmon, Moraes, Dror and Shaw 2011, "Parallel random numbers: as easy as
+1, 2, 3"), keyed by the seed, with the replica, the step and the lane as its counter. A result therefore
+does not change with chunking, threads, engine or device. ``noise.h`` holds the same in C.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from saddlescope._checks import require_choice, require_count, require_finite
+from saddlescope.dynamics.maps import Gradient
+
+_LOW = 0xFFFFFFFF
+SHARING = ("additive", "shared", "independent")
+
+
+@dataclass(frozen=True)
+class GaussianNoise:
+    """Additive noise ``g(w) + deviation * z / sqrt(batch_size)`` on gradients, ``z`` standard normal in ``R^d``.
+
+    ``sharing`` says how the gradients of one step share it (SAM asks for two): "additive", only the descent
+    gradient is noisy; "shared", one minibatch, the same ``z`` in both; "independent", a ``z`` for each.
+
+    >>> GaussianNoise(0.1, batch_size=4)
+    GaussianNoise(deviation=0.1, batch_size=4, sharing='additive')
+    """
+
+    deviation: float | tuple[float, ...]
+    """Standard deviation at batch size 1: one number, or one for each of the ``d`` coordinates."""
+    batch_size: int = 1
+    sharing: str = "additive"
+
+    def __post_init__(self) -> None:
+        deviation = self.deviation
+        if isinstance(deviation, (Sequence, Tensor)) or hasattr(deviation, "__len__"):
+            checked = tuple(require_finite("deviation", x, minimum=0.0) for x in deviation)  # type: ignore[union-attr]
+        else:
+            checked = require_finite("deviation", deviation, minimum=0.0)
+        object.__setattr__(self, "deviation", checked)
+        require_count("batch_size", self.batch_size, minimum=1)
+        require_choice("sharing", self.sharing, SHARING)
+
+    def scales(self, dimension: int) -> list[float]:
+        """Return the standard deviation of each coordinate of a minibatch gradient, ``d`` numbers."""
+        deviation = self.deviation if isinstance(self.deviation, tuple) else (self.deviation,) * dimension
+        if len(deviation) != dimension:
+            raise ValueError(f"deviation: got {len(deviation)} numbers, expected {dimension}, one for each coordinate")
+        return [x / math.sqrt(self.batch_size) for x in deviation]
+
+    def lanes(self, dimension: int, passes: Sequence[str]) -> int:
+        """Return how many normals one step of one replica consumes."""
+        return dimension * (len(passes) if self.sharing == "independent" else 1)
+
+    def disturb(self, gradient: Gradient, passes: Sequence[str], scales: Tensor, normals: Tensor) -> Gradient:
+        """Return a gradient to be called once for each of ``passes``, noisy as ``sharing`` says.
+
+        ``scales`` has shape ``(d,)``, ``normals`` shape ``(lanes,)``.
+        """
+        roles = iter(enumerate(passes))
+        dimension = scales.shape[0]
+
+        def noisy(point: Tensor) -> Tensor:
+            number, role = next(roles)
+            if self.sharing == "additive" and role != "descent":
+                return gradient(point)
+            first = number * dimension if self.sharing == "independent" else 0
+            return gradient(point) + scales * normals[first : first + dimension]
+
+        return noisy
+
+
+def standard_normals(seed: int, replicas: Tensor, step: int, lanes: int, dtype: torch.dtype = torch.float64) -> Tensor:
+    """Return the normals of one step, shape ``(n, lanes)``, of the replicas numbered ``replicas`` ``(n,)``, below 2^32.
+
+    >>> a = standard_normals(7, torch.arange(4), step=3, lanes=2)
+    >>> torch.equal(a[2:], standard_normals(7, torch.arange(2, 4), step=3, lanes=2))
+    True
+    """
+    columns = []
+    for group in range(-(-lanes // 4)):
+        words = philox(replicas, step & _LOW, step >> 32, group, key=seed)
+        columns += [*_normal_pair(words[0], words[1]), *_normal_pair(words[2], words[3])]
+    return torch.stack(columns[:lanes], dim=-1).to(dtype)
+
+
+def philox(c0: Tensor, c1: int, c2: int, c3: int, *, key: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return four int64 tensors of 32 random bits for the 128-bit counter ``(c0, c1, c2, c3)``, low word first."""
+    zero = torch.zeros_like(c0)
+    x0, x1, x2, x3 = c0, zero + c1, zero + c2, zero + c3
+    k0, k1 = key & _LOW, (key >> 32) & _LOW
+    for _ in range(10):
+        p, q = x0 * 0xD2511F53, x2 * 0xCD9E8D57
+        # int64 products wrap; the mask takes the sign bits of the shift away again.
+        x0, x1, x2, x3 = ((q >> 32) & _LOW) ^ x1 ^ k0, q & _LOW, ((p >> 32) & _LOW) ^ x3 ^ k1, p & _LOW
+        k0, k1 = (k0 + 0x9E3779B9) & _LOW, (k1 + 0xBB67AE85) & _LOW
+    return x0, x1, x2, x3
+
+
+def _normal_pair(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """Box-Muller on two words: the radius from ``a``, the angle from a quadrant and an offset in ``b``."""
+    radius = torch.sqrt(-2 * torch.log((a.double() + 0.5) * 2.0**-32))
+    offset = ((b & 0x3FFFFFFF).double() - 2.0**29 + 0.5) * (math.pi / 2 * 2.0**-30)
+    angle = (b >> 30).double() * (math.pi / 2) + offset
+    return radius * torch.cos(angle), radius * torch.sin(angle)
