@@ -113,6 +113,7 @@ def test_every_operation_is_in_that_test():
     "loss",
     [
         lambda w: torch.relu(w).sum() + w.abs().sum(),
+        lambda w: torch.relu(torch.log(w)).square().sum(),
         lambda w: torch.maximum(w, 1 - w).sum(),
         lambda w: (0 * w.exp()).sum() + (w**2).sum(),
         lambda w: torch.log(w).sum() - torch.sqrt(w).sum(),

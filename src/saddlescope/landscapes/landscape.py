@@ -60,7 +60,10 @@ class Landscape:
 
 def _box(name: str, bounds: Sequence[Sequence[float]], dimension: int) -> tuple[tuple[float, float], ...]:
     expected = f"{dimension} pairs (low, high) with low < high"
-    pairs = [tuple(pair) for pair in bounds]
+    try:
+        pairs = [tuple(pair) for pair in bounds]
+    except TypeError:
+        raise refuse(name, bounds, expected) from None
     if len(pairs) != dimension or any(len(pair) != 2 for pair in pairs):
         raise refuse(name, bounds, expected)
     box = tuple((require_finite(name, low), require_finite(name, high)) for low, high in pairs)
