@@ -44,7 +44,7 @@ def test_ends_of_known_spectra(name, seed):
     operator = Symmetric(SPECTRA[name])
     ends = extreme_eigenvalues(operator, seed=seed)
     low, high = operator.spectrum.min().item(), operator.spectrum.max().item()
-    assert ends.converged and ends.products == operator.calls <= 64
+    assert ends.converged and ends.products == operator.calls <= 25
     assert ends.minimum == pytest.approx(low, rel=0.01, abs=1e-12)
     assert ends.maximum == pytest.approx(high, rel=0.01)
 

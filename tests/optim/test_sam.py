@@ -189,6 +189,13 @@ def test_a_step_with_a_gradient_that_is_not_finite_is_skipped_and_counted(bad_ca
     assert opt.skipped_steps == 1 and not torch.equal(joined(parameters), before)
 
 
+def test_an_ascent_gradient_that_is_not_finite_moves_nothing():
+    w = torch.ones(2, requires_grad=True)
+    w.backward(torch.tensor([1.0, float("inf")]))
+    with SAM(SGD([w], lr=0.1)).perturbed():
+        assert torch.equal(w.detach(), torch.ones(2))
+
+
 def test_the_second_gradient_does_not_contain_the_first():
     """Gradients that pile up over the two passes make the step along g(w) + g(w_p)."""
     w = torch.tensor([1.0], dtype=torch.float64, requires_grad=True)
@@ -208,11 +215,17 @@ def test_a_scheduler_acts_on_both(on_the_base, recwarn):
     scheduler.step()
     assert [group["lr"] for group in opt.base.param_groups] == [0.025, 0.025]
     assert opt.param_groups is opt.base.param_groups
+    assert not recwarn.list
+
+
+def test_a_scheduler_accepts_the_two_steps_as_a_step(recwarn):
+    opt, _, closure = make()
+    scheduler = StepLR(opt, step_size=1, gamma=0.5)
     closure()
     opt.first_step()
     opt.second_step()
     scheduler.step()
-    assert opt.param_groups[0]["lr"] == 0.0125
+    assert opt.param_groups[0]["lr"] == 0.025
     assert not recwarn.list
 
 
@@ -306,7 +319,7 @@ def test_by_products_with_two_radii_are_those_of_the_perturbation():
 
 def test_half_precision_gradients_do_not_overflow_the_norm():
     w = torch.full((4096,), 100.0, dtype=torch.float16, requires_grad=True)
-    w.backward(torch.full_like(w, 60.0))  # squares sum to 1.5e7, half precision ends at 65504
+    w.backward(torch.full_like(w, 2000.0))  # of norm 128000, where half precision ends at 65504
     opt = SAM(SGD([w], lr=0.1), rho=64.0)
     with opt.perturbed():
         assert torch.equal(w.detach(), torch.full_like(w, 101.0))

@@ -39,6 +39,13 @@ def test_layers_in_evaluation_mode_are_not_touched():
         assert torch.equal(layer(x), x / (1 + layer.eps) ** 0.5)
 
 
+def test_layers_without_statistics_stay_so():
+    layer = nn.BatchNorm1d(3, track_running_stats=False)
+    with repeated_pass(RandomState.now([])):
+        layer(torch.randn(8, 3))
+    assert not layer.track_running_stats
+
+
 def test_an_exception_leaves_nothing_behind():
     layer, after = nn.BatchNorm1d(3), torch.get_rng_state()
     with pytest.raises(KeyboardInterrupt), repeated_pass(RandomState.now([])):

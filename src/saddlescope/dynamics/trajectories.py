@@ -177,7 +177,7 @@ def _chunks(steps: int, every: int) -> Iterator[tuple[int, int]]:
         first += number
         seconds = time.perf_counter() - began
         if number == size and seconds < _SECONDS_PER_CHUNK / 2:
-            size *= 2
+            size *= 4
         elif seconds > 2 * _SECONDS_PER_CHUNK:
             size = max(1, size // 2)
 

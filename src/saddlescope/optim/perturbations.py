@@ -76,7 +76,7 @@ class Perturbation:
     """An ascent step and the exact weights to return to. Memory: one copy of the weights."""
 
     parameters: list[Tensor]
-    """The tensors that are moved: those that have a gradient; none when a gradient is not finite."""
+    """The tensors that were moved: those that have a gradient."""
     backup: list[Tensor]
     """Their values before."""
     gradient_norm: float
@@ -86,7 +86,7 @@ class Perturbation:
 
     @property
     def finite(self) -> bool:
-        """Whether the ascent gradient was; if not, nothing was moved."""
+        """Whether the ascent gradient was; if not, the weights stay where they are."""
         return math.isfinite(self.gradient_norm)
 
     @torch.no_grad()
@@ -147,7 +147,7 @@ def perturb(
     norm = math.hypot(*norms)
     radii = [rho if limit is None else min(rho, limit(norm)) for rho, _ in groups]
     divisor = norm if normalized and norm > 0.0 else 1.0
-    parameters = [p for group in moved for p in group] if math.isfinite(norm) else []
+    parameters = [p for group in moved for p in group]
     perturbation = Perturbation(
         parameters=parameters,
         backup=[p.clone() for p in parameters],

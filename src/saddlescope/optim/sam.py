@@ -123,7 +123,7 @@ class SAM(Optimizer):
 
     @property
     def hessian_products(self) -> int:
-        """Hessian-vector products the radius cap has used; each costs one gradient."""
+        """Hessian-vector products the radius cap has used; each costs about 1.4 gradients."""
         return 0 if self._cap is None else self._cap.products
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:

@@ -45,7 +45,7 @@ def repeated_pass(first: RandomState) -> Iterator[None]:
     silenced: list[_BatchNorm] = []
 
     def keep_statistics(module: nn.Module, _inputs: Any) -> None:
-        if isinstance(module, _BatchNorm) and module.training and module.track_running_stats:
+        if isinstance(module, _BatchNorm) and module.track_running_stats:
             module.track_running_stats = False
             silenced.append(module)
 
