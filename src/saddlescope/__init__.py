@@ -1,0 +1,47 @@
+"""saddlescope: find out whether SAM is stuck at a saddle, why, and what to change."""
+
+from saddlescope import landscapes
+from saddlescope.curvature import HessianOperator, Spectrum, extreme_eigenvalues
+from saddlescope.dynamics import (
+    AscentSeries,
+    GaussianNoise,
+    GradientMap,
+    Outcome,
+    SAMMap,
+    Trajectories,
+    ascent_series,
+    simulate,
+)
+from saddlescope.landscapes import Landscape
+from saddlescope.optim import SAM, RadiusCap
+from saddlescope.provenance import __version__
+from saddlescope.stability import CriticalPoint, Stability, classify, critical_rho, find_critical_points
+from saddlescope.training import ExperimentConfig, Record, Task, run_experiment
+
+__all__ = [
+    "SAM",
+    "AscentSeries",
+    "CriticalPoint",
+    "ExperimentConfig",
+    "GaussianNoise",
+    "GradientMap",
+    "HessianOperator",
+    "Landscape",
+    "Outcome",
+    "RadiusCap",
+    "Record",
+    "SAMMap",
+    "Spectrum",
+    "Stability",
+    "Task",
+    "Trajectories",
+    "__version__",
+    "ascent_series",
+    "classify",
+    "critical_rho",
+    "extreme_eigenvalues",
+    "find_critical_points",
+    "landscapes",
+    "run_experiment",
+    "simulate",
+]

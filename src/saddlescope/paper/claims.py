@@ -1,0 +1,95 @@
+"""The paper's claims, each with the function that tests it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from saddlescope._checks import refuse, require_choice
+from saddlescope.findings import Claim, Finding, Scale
+from saddlescope.paper import beale, cosine, momentum, perturbed_point, saddle_attractor, saddle_demo
+
+CLAIMS = (
+    Claim(
+        id="T1",
+        title="When a saddle attracts SAM",
+        statement="A saddle with one negative eigenvalue λ₁ is an attractor of SAM if and only if ρ > −1/λ₁.",
+        source="First theorem, for w_p = w + ρ g(w) in continuous time.",
+        run=saddle_attractor.examine,
+    ),
+    Claim(
+        id="fig-beale",
+        title="SAM is caught on Beale's function",
+        statement="From (1, 2) gradient descent reaches the minimum, SAM stays at the saddle (0, 1), because ρ exceeds "
+        "the "
+        "threshold −1/λ₁ of the first theorem.",
+        source="Introductory figure; official code, Beale experiment.",
+        run=beale.examine,
+    ),
+    Claim(
+        id="fig-cosine",
+        title="The two gradients of SAM at the saddle",
+        statement="At the saddle the cosine between g(w) and g(w_p) swings between −1 and 1.",
+        source="Figure of the gradient cosine; official code, Beale experiment.",
+        run=cosine.examine,
+    ),
+    Claim(
+        id="fig-wp",
+        title="The perturbed point jumps across the saddle",
+        statement="While w sits at the saddle, the perturbed point w_p jumps from one side of it to the other.",
+        source="Figure of w_p from step 5,000 on; official code, Beale experiment.",
+        run=perturbed_point.examine,
+    ),
+    Claim(
+        id="fig-saddle",
+        title="The demonstration on x² − y²",
+        statement="From (−3, −0.01) gradient descent leaves the saddle, SAM with ρ = 0.5 converges to it, as λ + ρλ² > "
+        "0 says.",
+        source="Figure of the saddle demonstration; official code, saddle demo.",
+        run=saddle_demo.examine,
+    ),
+    Claim(
+        id="fig-momentum",
+        title="Momentum on a real network",
+        statement="Momentum helps SAM out of saddles, and helps SAM more than SGD.",
+        source="Experiments on momentum (CIFAR-10 in the paper; handwritten digits here).",
+        run=momentum.examine,
+    ),
+)
+
+
+def run_claims(only: Iterable[str] | None = None, *, scale: Scale = "quick", progress: bool = True) -> list[Finding]:
+    """Test the claims and return one finding each, in the order of `CLAIMS`.
+
+    Args:
+        only: ids to test; all by default.
+        scale: "quick" or "full", how many samples to take.
+        progress: show a bar on stderr.
+
+    Raises:
+        ValueError: for an id that is not a claim, or an unknown scale.
+    """
+    require_choice("scale", scale, ("quick", "full"))
+    chosen = _chosen(only)
+    return [Finding(claim, claim.run(scale)) for claim in _with_progress(chosen, progress)]
+
+
+def _chosen(only: Iterable[str] | None) -> Sequence[Claim]:
+    if only is None:
+        return CLAIMS
+    ids = set(only)
+    known = {claim.id for claim in CLAIMS}
+    if unknown := sorted(ids - known):
+        raise refuse("only", ", ".join(unknown), "ids among " + ", ".join(claim.id for claim in CLAIMS))
+    return [claim for claim in CLAIMS if claim.id in ids]
+
+
+def _with_progress(claims: Sequence[Claim], show: bool) -> Iterable[Claim]:
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), disable=not show) as bar:
+        task = bar.add_task("claims", total=len(claims))
+        for claim in claims:
+            bar.update(task, description=claim.id)
+            yield claim
+            bar.advance(task)
