@@ -6,8 +6,8 @@ plain C that the compiler vectorises; ctypes releases the GIL, so Python threads
 
 The arithmetic is torch's own but for two things: products and sums may be fused, which rounds once instead of twice,
 and elementary functions come from the C library's vector mathematics (4 units in the last place). No ``-ffast-math``:
-it loses NaN, and loading such a library switches the whole process to flush denormals. Reassociation, which
-``0 * x`` does not survive when x is infinite, gained nothing measurable.
+it loses NaN, and loading such a library switches the whole process to flush denormals. No reassociation either, though
+it would be about 8% faster on Beale: ``0 * x`` does not survive it when x is infinite.
 """
 
 from __future__ import annotations
