@@ -34,22 +34,11 @@ LARGEST_PROGRAM = 10_000
 """Scalar operations beyond which compilation takes longer than it saves."""
 
 _FLAGS = (
-    "-O3 -march=native -std=gnu11 -shared -fPIC -fopenmp-simd -ffp-contract=fast -fno-math-errno "
-    "-fno-trapping-math -fno-builtin-sin -fno-builtin-cos "
-    "-fno-builtin-sinf -fno-builtin-cosf"
+    "-O3 -march=native -std=gnu11 -shared -fPIC -fopenmp-simd -ffp-contract=fast -fno-math-errno -fno-trapping-math "
+    "-fno-builtin-sin -fno-builtin-cos -fno-builtin-sinf -fno-builtin-cosf"
 ).split()
-_INFIX = {
-    "add": "+",
-    "sub": "-",
-    "mul": "*",
-    "div": "/",
-    "gt": ">",
-    "ge": ">=",
-    "lt": "<",
-    "le": "<=",
-    "eq": "==",
-}
-_INFIX |= {"ne": "!=", "and": "&", "or": "|"}
+_INFIX = dict(add="+", sub="-", mul="*", div="/", gt=">", ge=">=", lt="<", le="<=", eq="==", ne="!=")
+_INFIX |= {"and": "&", "or": "|"}
 _FUNCTIONS = ("sqrt", "exp", "expm1", "log", "log1p", "sin", "cos", "tan", "tanh", "pow")
 _BLOCK_BYTES = 16 * 1024
 
@@ -113,7 +102,8 @@ def c_source(program: ScalarProgram, dtype: torch.dtype, *, vector_math: bool) -
     stages, slots = split(program)
     state, parameters, normals = program.inputs
     lanes = -(-len(normals) // 4) * 4
-    arrays = len(state) + lanes + len(set(slots.values()))
+    stored = len(set(slots.values()))
+    arrays = len(state) + lanes + stored
     block = max(32, min(256, _BLOCK_BYTES // (arrays * (8 if double else 4)) // 32 * 32))
     attributes = '__attribute__((const, simd("notinbranch")))' if vector_math else "__attribute__((const))"
     declared = [f"T sqrt{suffix}(T);"]
@@ -130,7 +120,7 @@ def c_source(program: ScalarProgram, dtype: torch.dtype, *, vector_math: bool) -
         block=block,
         variables=len(state),
         lanes=max(lanes, 1),
-        slots=max(len(set(slots.values())), 1),
+        slots=max(stored, 1),
         parameters="\n  ".join(f"const T p{k} = P[{k}];" for k in range(len(parameters))),
     )
 

@@ -119,8 +119,7 @@ def _summary(runs: dict[str, list[Run]], thresholds: dict[str, float]) -> str:
     text, code = thresholds["text"], thresholds["code"]
     return (
         f"The trajectories end as follows: {ends}. Capture begins at ρ = {text:.4f} (η = 1e-4) or {code:.4f} (η = "
-        "1e-3/80), "
-        f"{text / CRITICAL_RHO:.1f} times T1's 1/|λ₁| = {CRITICAL_RHO:.4f}."
+        f"1e-3/80), {text / CRITICAL_RHO:.1f} times T1's 1/|λ₁| = {CRITICAL_RHO:.4f}."
     )
 
 
@@ -163,8 +162,7 @@ def _landscape_figure(runs: list[Run]) -> Illustration:
         caption="Beale's function, η = 1e-4. SAM with ρ = 0.1, nearly three times T1's threshold, still goes to the "
         "minimum.",
         alt="Level lines of Beale's function with four trajectories from (1, 2): gradient descent and SAM with radius "
-        "0.1 "
-        "end at the minimum (3, 0.5), SAM with radii 0.5 and 1 end at the saddle (0, 1).",
+        "0.1 end at the minimum (3, 0.5), SAM with radii 0.5 and 1 end at the saddle (0, 1).",
     )
 
 
@@ -182,8 +180,7 @@ def _capture_figure(threshold: float) -> Illustration:
     return Illustration(
         axes=axes,
         caption="Where normalized SAM from (1, 2) is at ηt = 3, η = 1e-4. Capture begins at the dotted line; nothing "
-        "happens at "
-        "T1's threshold, the dashed one.",
+        "happens at T1's threshold, the dashed one.",
         alt=f"Distance to the saddle against radius: more than 1 up to {threshold:.2f}, then 0; T1's threshold lies at "
         "the far left.",
     )

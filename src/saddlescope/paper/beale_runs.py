@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,11 +12,12 @@ from numpy.typing import NDArray
 from saddlescope import landscapes
 from saddlescope.dynamics.maps import GradientMap, SAMMap, UpdateMap
 from saddlescope.dynamics.trajectories import simulate
+from saddlescope.stability.multipliers import critical_rho
 
 START = (1.0, 2.0)
 SADDLE = np.array([0.0, 1.0])
 MINIMUM = np.array([3.0, 0.5])
-CRITICAL_RHO = 1 / 27.75
+CRITICAL_RHO = critical_rho((-27.75, 27.75)) or math.inf
 """T1's threshold at (0, 1), where the eigenvalues are -27.75 and 27.75."""
 RADII = (0.0, 0.1, 0.5, 1.0)
 STEP_SIZES = {"text": 1e-4, "code": 1e-3 / 80}

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from rich.console import Console
+from rich.progress import Progress
+
 from saddlescope._checks import refuse, require_choice
 from saddlescope.findings import Claim, Finding, Scale
 from saddlescope.paper import beale, cosine, momentum, perturbed_point, saddle_attractor, saddle_demo
@@ -20,8 +23,7 @@ CLAIMS = (
         id="fig-beale",
         title="SAM is caught on Beale's function",
         statement="From (1, 2) gradient descent reaches the minimum, SAM stays at the saddle (0, 1), because ρ exceeds "
-        "the "
-        "threshold −1/λ₁ of the first theorem.",
+        "the threshold −1/λ₁ of the first theorem.",
         source="Introductory figure; official code, Beale experiment.",
         run=beale.examine,
     ),
@@ -84,9 +86,6 @@ def _chosen(only: Iterable[str] | None) -> Sequence[Claim]:
 
 
 def _with_progress(claims: Sequence[Claim], show: bool) -> Iterable[Claim]:
-    from rich.console import Console
-    from rich.progress import Progress
-
     with Progress(console=Console(stderr=True), disable=not show) as bar:
         task = bar.add_task("claims", total=len(claims))
         for claim in claims:

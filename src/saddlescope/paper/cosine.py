@@ -110,11 +110,9 @@ def _series(lr: float, rho: float) -> Illustration:
     return Illustration(
         axes=axes,
         caption=f"The first 5,000 steps with the official step size, ρ = {rho:g}: the angle turns smoothly on the way "
-        "in; once "
-        "SAM has arrived, it jumps, mostly near a right angle and now and then to either end.",
+        "in; once SAM has arrived, it jumps, mostly near a right angle and now and then to either end.",
         alt="Cosine over 5,000 steps: a smooth fall from 1 to −0.8, then from about step 2,280 a scatter between −1 "
-        "and 1, "
-        "dense around 0.",
+        "and 1, dense around 0.",
     )
 
 

@@ -237,11 +237,9 @@ def _curves(groups: Sequence[Group]) -> Illustration:
     return Illustration(
         axes=axes,
         caption=f"SAM with ρ = {DECIDING_RHO:g} (and SGD): median over seeds and range. Curves of one colour share the "
-        "effective "
-        "step size η/(1 − γ); dashed ones are the controls.",
+        "effective step size η/(1 − γ); dashed ones are the controls.",
         alt="Training loss against step: SAM without momentum and its control at equal effective step stay near 2.3; "
-        "SAM with "
-        "momentum, its control with a ten times larger step, the radius cap and SGD all fall towards 0.",
+        "SAM with momentum, its control with a ten times larger step, the radius cap and SGD all fall towards 0.",
     )
 
 
@@ -263,8 +261,7 @@ def _bars(groups: Sequence[Group]) -> Illustration:
     return Illustration(
         axes=axes,
         caption="SAM's final loss: mean (bar), single seeds (dots). At ρ = 1 momentum no longer frees it reliably; the "
-        "radius cap "
-        "does.",
+        "radius cap does.",
         alt="Horizontal bars of the final training loss for SAM with radius 0.7 and 1, four pairs of step size and "
         "momentum each, "
         "and with the radius cap, whose bars are short.",

@@ -54,11 +54,9 @@ def examine(scale: Scale) -> Evidence:
     crossings = [j.crossings for j in jumps]
     return Evidence(
         setting=f"Normalized SAM on Beale's function from (1, 2), ρ = {RHO:g}, η = 1e-4 (text) and 1e-3/80 (code), γ = "
-        "0; "
-        f"{SAMPLES[scale]:,} consecutive steps from step {FIRST_STEP:,}.",
+        f"0; {SAMPLES[scale]:,} consecutive steps from step {FIRST_STEP:,}.",
         ours=f"The weights stay within {widest:.4f} of the saddle while w_p stays ρ = {RHO:g} away on a circle around "
-        "it and "
-        f"lands on the opposite side after {min(crossings):.0%} to {max(crossings):.0%} of the steps.",
+        f"it and lands on the opposite side after {min(crossings):.0%} to {max(crossings):.0%} of the steps.",
         checks=checks(jumps),
         numbers={
             "largest_distance_of_w": [float(j.distance.max()) for j in jumps],
@@ -123,8 +121,7 @@ def _jumps(jumps: Jumps) -> Illustration:
     return Illustration(
         axes=axes,
         caption=f"w_p at 8 consecutive steps from step {FIRST_STEP:,}, η = {jumps.lr:g}. The weights w themselves are "
-        "inside "
-        "the white cross.",
+        "inside the white cross.",
         alt="Eight points at distance 0.5 from the saddle, left and right of it in turn, joined by arrows through it.",
     )
 

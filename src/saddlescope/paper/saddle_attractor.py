@@ -78,8 +78,7 @@ def examine(scale: Scale) -> Evidence:
         f"{DISC_RADIUS} about Beale's saddle (0, 1), η = 1e-3, 40,000 steps.",
         ours=f"At {len(single)} index-1 saddles capture begins at 1/|λ₁|, to {worst:.2%}. But a finite step size "
         "bounds ρ from above, with several negative eigenvalues the least negative one decides, and below the "
-        "threshold "
-        f"{spurious:.0%} of the starts near Beale's saddle are trapped at a point that is not critical.",
+        f"threshold {spurious:.0%} of the starts near Beale's saddle are trapped at a point that is not critical.",
         checks=checks(single, several, spurious),
         numbers={
             "largest_relative_error": worst,
@@ -214,8 +213,7 @@ def _agreement(windows: list[Window]) -> Illustration:
     return Illustration(
         axes=axes,
         caption="Both ends of the window of attracting radii at eight saddles, predicted from the Hessian and bisected "
-        "in "
-        "simulation.",
+        "in simulation.",
         alt="Simulated against predicted radii on logarithmic axes; every point lies on the line of equality.",
     )
 
@@ -230,9 +228,7 @@ def _fates(fates: list[dict[str, float]]) -> Illustration:
     return Illustration(
         axes=axes,
         caption="Starts around Beale's saddle. Just below T1's threshold (dashed) a spurious attractor takes half of "
-        "them; "
-        "just above it the basin is still small.",
+        "them; just above it the basin is still small.",
         alt="Shares of starts against radius: a spurious point holds about half between 0.83 and 1 of the threshold, "
-        "the saddle "
-        "takes over above it and holds all at 1.5.",
+        "the saddle takes over above it and holds all at 1.5.",
     )

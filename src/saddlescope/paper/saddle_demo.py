@@ -17,6 +17,8 @@ from saddlescope.paper.thresholds import bisect_threshold
 from saddlescope.plots.dynamics import plot_series
 from saddlescope.plots.landscapes import mark_points, plot_contours, plot_paths
 from saddlescope.plots.style import colour, new_axes
+from saddlescope.stability.multipliers import critical_rho
+from saddlescope.stability.traps import two_cycle_amplitude
 
 START = (-3.0, -0.01)
 LR, RHO, STEPS = 0.01, 0.5, 500
@@ -74,7 +76,7 @@ def examine(scale: Scale) -> Evidence:
             "capture_threshold_script": threshold["script"],
             "two_cycle_amplitude": amplitude["SAM"],
             "two_cycle_amplitude_script": amplitude["script"],
-            "critical_rho_of_T1": 1 / EIGENVALUE,
+            "critical_rho_of_T1": critical_rho((-EIGENVALUE, EIGENVALUE)),
             "unnormalized_SAM_growth_of_y": drift,
         },
         tables=(
@@ -90,7 +92,9 @@ def examine(scale: Scale) -> Evidence:
 
 def two_cycle(lr: float, rho: float) -> float:
     """Return the amplitude of normalized SAM's cycle along an eigenvalue 2: ``lr rho lambda / (2 - lr lambda)``."""
-    return lr * rho * EIGENVALUE / (2 - lr * EIGENVALUE)
+    amplitude = two_cycle_amplitude(EIGENVALUE, lr=lr, rho=rho)
+    assert amplitude is not None  # lr * EIGENVALUE < 2 in every run here
+    return amplitude
 
 
 def capture_threshold(kind: type[SAMMap]) -> float:
@@ -177,6 +181,5 @@ def _distance(paths: dict[str, np.ndarray]) -> Illustration:
         caption="Distance to the saddle. Unnormalized SAM at ρ = 0.5 is exactly neutral in y: it keeps the 0.01 of the "
         "start.",
         alt="Four curves on a logarithmic scale: gradient descent grows, unnormalized SAM levels off at 0.01, SAM and "
-        "the "
-        "script fall to a two-cycle near 0.005.",
+        "the script fall to a two-cycle near 0.005.",
     )
