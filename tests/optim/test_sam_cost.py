@@ -81,6 +81,8 @@ def test_statistics_and_the_count_are_read_when_asked_for():
 @pytest.mark.parametrize("base", [{"base_fused": True}, {"base_foreach": True}])
 def test_at_most_15_operations_for_62_tensors(groups, base):
     opt, closure = prepared(base_lr=0.1, groups=groups, statistics=False, **base)
+    views = [p.detach() for group in opt.param_groups for p in group["params"]]  # as on a device: copied, not swapped
+    assert len(views) == 62
     with_sam = [n for n in recorded(lambda: opt.step(closure)).names if not n.startswith("profiler")]
     alone = [n for n in recorded(opt.base.step).names if not n.startswith("profiler")]
     assert len(with_sam) - len(alone) <= 15
@@ -88,11 +90,13 @@ def test_at_most_15_operations_for_62_tensors(groups, base):
 
 def test_the_copy_of_the_weights_is_the_only_memory_and_is_used_again():
     opt, closure = prepared(**FUSED)
-    copies = opt._weights.copies
-    assert sum(c.numel() for c in copies) == sum(p.numel() for g in opt.param_groups for p in g["params"])
-    before = [c.data_ptr() for c in copies]
+    weights = [p for group in opt.param_groups for p in group["params"]]
+    homes = [w.data_ptr() for w in weights]
+    assert sum(m.numel() for m in opt._weights._memory) == sum(w.numel() for w in weights)
+    memory = [m.data_ptr() for m in opt._weights._memory]
     opt.step(closure)
-    assert [c.data_ptr() for c in opt._weights.copies] == before
+    assert [m.data_ptr() for m in opt._weights._memory] == memory
+    assert [w.data_ptr() for w in weights] == homes
 
 
 def test_without_statistics_norms_are_there_and_ratios_are_nan():

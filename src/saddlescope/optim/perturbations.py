@@ -4,9 +4,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -14,6 +15,9 @@ from torch import Tensor
 from saddlescope.optim.gradients import as_real, entries, gradient_of, inner, norms, total_norm, wide
 from saddlescope.optim.snapshot import Snapshot
 from saddlescope.optim.step_statistics import StepStatistics
+
+Weighting = Callable[[Tensor, Tensor], Tensor]
+"""Takes a parameter and those of its entries that move, in at least float32; returns the ``T`` of these."""
 
 FOREACH_DTYPES = (torch.float32, torch.float64)
 """Precisions in which a product and a sum can be rounded one after the other without harm."""
@@ -83,8 +87,12 @@ class Perturbation:
     def from_state_dict(cls, state: Mapping[str, Any], parameters: Sequence[Tensor], weights: Snapshot) -> Perturbation:
         """Build what `state_dict` was called on, with ``weights`` as the place for the weights."""
         weights.take([parameters[i] for i in state["positions"]])
-        for copy, saved in zip(weights.copies, state["weights"], strict=True):
+        for tensor, target, copy, saved in zip(
+            weights.tensors, weights.targets, weights.copies, state["weights"], strict=True
+        ):
+            target.copy_(tensor)
             copy.copy_(saved)
+        weights.leave()
         return cls(weights=weights, gradient_norm=state["gradient_norm"], radius=state["radius"], slope=state["slope"])
 
 
@@ -93,42 +101,54 @@ def perturb(
     groups: Sequence[Mapping[str, Any]],
     weights: Snapshot,
     *,
-    adaptive: bool,
-    normalized: bool,
+    normalized: bool = True,
+    weighting: Weighting | None = None,
+    directions: Mapping[Tensor, Tensor] | None = None,
     statistics: bool = True,
     limit: Callable[[float], float] | None = None,
     scale: Tensor | None = None,
 ) -> Perturbation:
-    """Move the weights of each group to ``w_p = w + e``, in place; norm and step length stay on the device.
+    """Move the weights of each group to ``w_p = w + e``; norm and step length stay on the device.
 
-    Normalized: ``e = rho g / ||g||`` (Foret et al. 2021, arXiv 2010.01412, eq. 2), adaptive:
-    ``e = rho T^2 g / ||T g||`` with ``T = |w|`` (Kwon et al. 2021, arXiv 2102.11600, eq. 8); else the same
-    without the division. Norms run over all groups; no epsilon is added to them: a zero gradient moves nothing.
-    A gradient that is not finite has length zero too, but its infinite entries make ``w_p`` NaN there.
+    Normalized: ``e = rho g / ||g||`` (Foret et al. 2021, arXiv 2010.01412, eq. 2), weighted:
+    ``e = rho T^2 g / ||T g||`` (Kwon et al. 2021, arXiv 2102.11600, eq. 8); else the same without the division.
+    Norms run over all groups; no epsilon is added to them: a zero gradient moves nothing. A gradient that is
+    not finite has length zero too, but its infinite entries make ``w_p`` NaN there.
 
     Weights in half precision are moved in float32 and rounded once.
 
     Args:
         groups: parameter groups with a ``rho``; where one has ``maximize=True``, SAM goes down instead of up.
-            Parameters without a gradient stay.
         weights: where to keep the weights.
-        adaptive: measure the radius relative to each weight's size.
         normalized: divide by the norm.
+        weighting: ``T``; None for 1.
+        directions: what to move along in place of the gradients, without the scale of a scaler. Parameters
+            without one stay; one without a gradient makes the slope NaN.
         statistics: prepare for `Perturbation.measure_and_restore`.
-        limit: takes the gradient norm and returns the radius that no group may exceed; the norm is then read.
+        limit: takes the norm and returns the radius that no group may exceed; the norm is then read.
         scale: that of a gradient scaler, by which the gradients are too large.
     """
-    moved = [[p for p in group["params"] if p.grad is not None] for group in groups]
+    if directions is None:
+        moved = [[p for p in group["params"] if p.grad is not None] for group in groups]
+    else:
+        moved = [[p for p in group["params"] if p in directions] for group in groups]
     parameters = [p for group in moved for p in group]
-    tensors, gradients = [as_real(p) for p in parameters], [gradient_of(p) for p in parameters]
-    sizes = norms([_weighted(w, g) for w, g in zip(tensors, gradients, strict=True)] if adaptive else gradients)
+    gradients = [None if p.grad is None else gradient_of(p) for p in parameters]
+    along = gradients if directions is None else [as_real(directions[p]) for p in parameters]
+    along = cast(list[Tensor], along)
+    sizes = norms(
+        along if weighting is None else [_weighted(p, d, weighting) for p, d in zip(parameters, along, strict=True)]
+    )
     total = torch.linalg.vector_norm(sizes)
-    unit = 1.0 if scale is None else scale.to(total)
-    norm = total if scale is None else total / unit
+    scale = None if scale is None else scale.to(total)
+    excess = scale if directions is None else None
+    norm = total if excess is None else total / excess
     cap = None if limit is None else limit(float(norm))
     radii = [group["rho"] if cap is None else min(group["rho"], cap) for group in groups]
     signed = [-r if group.get("maximize", False) else r for r, group in zip(radii, groups, strict=True)]
-    factor = (total if normalized else total * 0.0 + unit).reciprocal().nan_to_num_(0.0, 0.0, 0.0)
+    each = [radius for radius, group in zip(signed, moved, strict=True) for _ in group]
+    divisor = total if normalized else total * 0.0 + (1.0 if excess is None else excess)
+    factor = divisor.reciprocal().nan_to_num_(0.0, 0.0, 0.0)
     slopes = None
     if statistics:
         slopes = sizes.square() * factor
@@ -136,58 +156,61 @@ def perturb(
             of_group.mul_(radius)
     weights.take(parameters)
     try:
-        each = [radius for radius, group in zip(signed, moved, strict=True) for _ in group]
-        _move(tensors, gradients, each, factor, adaptive, slopes)
+        _move(weights, along, gradients, each, factor, weighting, slopes)
+        weights.leave()
     except BaseException:
         weights.put_back()
         raise
-    slope = None if slopes is None else slopes.sum() / unit
+    slope = None if slopes is None else slopes.sum() / (1.0 if scale is None else scale)
     return Perturbation(weights=weights, gradient_norm=norm, radius=max(radii), slope=slope)
 
 
 def _move(
-    tensors: Sequence[Tensor],
-    gradients: Sequence[Tensor],
+    weights: Snapshot,
+    along: Sequence[Tensor],
+    gradients: Sequence[Tensor | None],
     radii: Sequence[float],
     factor: Tensor,
-    adaptive: bool,
+    weighting: Weighting | None,
     slopes: Tensor | None,
 ) -> None:
-    """Add ``e = radius factor g``, or ``radius factor T^2 g``; where rounding matters, correct ``slopes = <g, e>``."""
-    fast = []
-    for i, (w, g, radius) in enumerate(zip(tensors, gradients, radii, strict=True)):
-        if not adaptive and not g.is_sparse and w.dtype == g.dtype and w.dtype in FOREACH_DTYPES:
-            fast.append((w, g, factor.to(w), radius))
+    """Write ``w + e`` with ``e = radius factor T^2 d``, and ``<g, e>`` into ``slopes``, which has it for ``d = g``."""
+    in_place = []
+    rows = zip(weights.tensors, weights.targets, along, gradients, radii, strict=True)
+    for i, (p, target, d, g, radius) in enumerate(rows):
+        w, w_p = as_real(p), as_real(target)
+        if weighting is None and not d.is_sparse and w.dtype == d.dtype and w.dtype in FOREACH_DTYPES:
+            if target is p:
+                in_place.append((w, d, factor.to(w), radius))
+            else:
+                torch.addcmul(w, d, factor.to(w), value=radius, out=w_p)
+            if slopes is not None and g is not d:
+                slopes[i] = math.nan if g is None else radius * factor * inner(d, g).to(factor)
             continue
-        before = _at(w, g)
-        after = _moved(before, entries(g), (radius * factor).to(w.device), adaptive)
+        before = _at(w, d)
+        move = entries(d).to(wide(w.dtype)) * (radius * factor).to(w.device, wide(w.dtype))
+        if weighting is not None:
+            move *= weighting(p, before.to(move.dtype)).square()
+        after = (before + move).to(w.dtype)  # in float32 for half precision, rounded once
         if slopes is not None:
-            slopes[i] = inner(after.to(wide(w.dtype)) - before, entries(g))
-        if g.is_sparse:
-            w[tuple(g.indices())] = after
+            rounded = after.to(move.dtype) - before
+            slopes[i] = math.nan if g is None else inner(rounded, entries(d) if g is d else g)
+        if d.is_sparse:
+            w_p.copy_(w)
+            w_p[tuple(d.indices())] = after
         else:
-            w.copy_(after)
-    if fast:
+            w_p.copy_(after)
+    if in_place:
         # The factor is a tensor on the device; the alpha of a foreach_add would have to be read.
-        torch._foreach_addcmul_(*(list(column) for column in zip(*fast, strict=True)))
+        torch._foreach_addcmul_(*(list(column) for column in zip(*in_place, strict=True)))
 
 
-def _at(w: Tensor, g: Tensor) -> Tensor:
-    """Return the weights that the entries of the gradient belong to."""
-    return w[tuple(g.indices())] if g.is_sparse else w
+def _at(w: Tensor, d: Tensor) -> Tensor:
+    """Return the weights that the entries of a direction belong to."""
+    return w[tuple(d.indices())] if d.is_sparse else w
 
 
-def _moved(w: Tensor, g: Tensor, factor: Tensor, adaptive: bool) -> Tensor:
-    """Return ``w + e``, computed in at least float32 and rounded once."""
-    precision = wide(w.dtype)
-    base = w.to(precision)
-    e = g.to(precision) * factor.to(precision)
-    if adaptive:
-        e *= base.square()
-    return (base + e).to(w.dtype)
-
-
-def _weighted(w: Tensor, g: Tensor) -> Tensor:
-    """Return the entries of ``T g``."""
-    precision = wide(w.dtype)
-    return _at(w, g).to(precision).abs() * entries(g).to(precision)
+def _weighted(p: Tensor, d: Tensor, weighting: Weighting) -> Tensor:
+    """Return the entries of ``T d``."""
+    w = _at(as_real(p), d)
+    return weighting(p, w.to(wide(w.dtype))) * entries(d).to(wide(w.dtype))

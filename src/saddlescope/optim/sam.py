@@ -357,7 +357,7 @@ class SAM(Optimizer):
         self._perturbation = perturb(
             self.param_groups,
             self._weights,
-            adaptive=self.adaptive,
+            weighting=_magnitude if self.adaptive else None,
             normalized=self.normalized,
             statistics=self.statistics,
             limit=None if self._cap is None else self._cap.limit,
@@ -417,3 +417,7 @@ class SAM(Optimizer):
     def _require_unperturbed(self, method: str) -> None:
         if self._perturbation is not None:
             raise refuse(method, "weights moved by first_step()", "weights at rest", "call second_step() first")
+
+
+def _magnitude(_parameter: Tensor, entries: Tensor) -> Tensor:
+    return entries.abs()
