@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 OUT ?= reproduction
 SCALE ?= quick
 
-.PHONY: reproduce test nightly lint bench clean
+.PHONY: reproduce test nightly lint docs bench clean
 
 reproduce: $(VENV)/.train
 	$(BIN)/saddlescope reproduce --scale $(SCALE) --out $(OUT)
@@ -22,6 +22,9 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 
+docs: $(VENV)/.dev
+	$(BIN)/python -m mkdocs build --strict
+
 bench: $(VENV)/.train
 	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
 
@@ -35,4 +38,4 @@ $(VENV)/.dev: $(VENV)/.train
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(OUT) .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(OUT) site .pytest_cache .ruff_cache
