@@ -105,3 +105,15 @@ def test_version_and_entry_point():
     assert run("--version").stdout == f"saddlescope {__version__}\n"
     command = [sys.executable, "-c", "from saddlescope.cli import main; main()", "--version"]
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == f"saddlescope {__version__}\n"
+
+
+def test_a_missing_extra_is_named_in_one_line(monkeypatch):
+    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)  # an import of it fails, as where it is not installed
+    result = run("train", "--task", "digits-mlp", "--steps", "1")
+    assert result.exit_code == 2
+    assert "pip install 'saddlescope[train]'" in result.stderr and result.stderr.count("\n") == 1
+
+
+def test_a_broken_module_is_not_a_missing_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "saddlescope.report", None)
+    assert isinstance(run("reproduce", "--only", "T1").exception, ModuleNotFoundError)

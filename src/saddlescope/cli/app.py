@@ -13,7 +13,7 @@ from saddlescope.provenance import __version__
 
 
 class _Commands(TyperGroup):
-    """Turns wrong use, wherever it is noticed, into one line on stderr and exit status 2."""
+    """Turns wrong use and a missing extra, wherever noticed, into one line on stderr and exit status 2."""
 
     def main(self, *args: Any, standalone_mode: bool = True, **extra: Any) -> Any:
         if not standalone_mode:
@@ -22,6 +22,12 @@ class _Commands(TyperGroup):
             status = super().main(*args, standalone_mode=False, **extra)
         except ValueError as error:
             _wrong_use(str(error))
+        except ModuleNotFoundError as error:
+            if "pip install" not in str(error):  # not one of ours, which name the extra
+                raise
+            _wrong_use(str(error))
+        except KeyboardInterrupt:
+            sys.exit(130)
         except Exception as error:
             # The exceptions of the option parser, which its own printer would spread over a box of lines.
             if not hasattr(error, "format_message"):
