@@ -1,15 +1,28 @@
-"""Pages of the site that are made from the package: the reference of its public names, and the table of claims."""
+"""What the site makes from the package: reference of the public names, claims, examples with their pictures."""
 
 from __future__ import annotations
 
+import ast
 import json
+import os
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 from typing import Any
+
+from mkdocs.structure.files import File
 
 import saddlescope
 from saddlescope.paper.claims import CLAIMS
 
 FOLDER = Path(__file__).parent
+EXAMPLES = {
+    "caught_on_beale": "Caught on Beale's function",
+    "when_a_saddle_begins_to_attract": "When a saddle begins to attract",
+    "how_long_it_takes_to_get_out": "How long it takes to get out",
+    "fix_a_stuck_run": "A stuck training run",
+}
 SUBJECTS = {
     "landscapes": "Landscapes",
     "dynamics": "Maps and trajectories",
@@ -22,13 +35,52 @@ SUBJECTS = {
 }
 
 
+PICTURES: dict[str, list[str]] = {}
+PRINTED: dict[str, str] = {}
+
+
+def on_files(files: Any, *, config: Any) -> Any:
+    """Run the examples; one that fails ends the build."""
+    for name in EXAMPLES:
+        with tempfile.TemporaryDirectory() as folder:
+            run = subprocess.run(
+                [sys.executable, FOLDER.parent / "examples" / f"{name}.py"],
+                cwd=folder,
+                env={**os.environ, "OMP_NUM_THREADS": "1"},
+                capture_output=True,
+                text=True,
+            )
+            if run.returncode:
+                raise RuntimeError(f"examples/{name}.py: {run.stderr}")
+            PRINTED[name] = run.stdout
+            PICTURES[name] = sorted(path.name for path in Path(folder).glob("*.png"))
+            for picture in PICTURES[name]:
+                files.append(
+                    File.generated(config, f"pictures/{picture}", content=(Path(folder) / picture).read_bytes())
+                )
+    return files
+
+
 def on_page_markdown(markdown: str, *, page: Any, **_: Any) -> str:
-    """Fill in what a page leaves open with ``{{ reference }}`` or ``{{ claims }}``."""
-    if page.file.src_uri == "api.md":
-        return markdown.replace("{{ reference }}", reference())
-    if page.file.src_uri == "claims.md":
-        return markdown.replace("{{ claims }}", claims())
+    """Fill in what a page leaves open with ``{{ reference }}``, ``{{ claims }}`` or ``{{ gallery }}``."""
+    for name, make in {"reference": reference, "claims": claims, "gallery": gallery}.items():
+        if f"{{{{ {name} }}}}" in markdown:
+            markdown = markdown.replace(f"{{{{ {name} }}}}", make())
     return markdown
+
+
+def gallery() -> str:
+    """Return a section for each example: what it shows, its pictures, what it prints, its code."""
+    parts = []
+    for name, heading in EXAMPLES.items():
+        code = (FOLDER.parent / "examples" / f"{name}.py").read_text()
+        title = ast.get_docstring(ast.parse(code)).splitlines()[0]
+        parts.append(f"## {heading}\n\n{title}\n")
+        parts += [f'![{title}](pictures/{picture}){{ width="520" }}\n' for picture in PICTURES[name]]
+        parts.append(f"```text\n{PRINTED[name].strip()}\n```\n")
+        parts.append(f'??? example "examples/{name}.py"\n')
+        parts.append("    ```python\n" + "".join(f"    {line}\n" for line in code.splitlines()) + "    ```\n")
+    return "\n".join(parts)
 
 
 def reference() -> str:
