@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 OUT ?= reproduction
+PEERS := .venv-peers
 SCALE ?= quick
 
 .PHONY: reproduce test nightly lint docs bench clean
@@ -25,8 +26,8 @@ lint: $(VENV)/.dev
 docs: $(VENV)/.dev
 	$(BIN)/python -m mkdocs build --strict
 
-bench: $(VENV)/.train
-	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
+bench: $(PEERS)/.ready
+	for script in benchmarks/*.py; do $(PEERS)/bin/python $$script || exit 1; done
 
 $(VENV)/.train: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -37,5 +38,12 @@ $(VENV)/.dev: $(VENV)/.train
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
 	touch $@
 
+# What the benchmarks compare with has an environment of its own: some of it asks for other versions than the package.
+$(PEERS)/.ready: pyproject.toml constraints.txt benchmarks/peers/requirements.txt
+	$(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip install --quiet -c constraints.txt -e '.[train,explorer]'
+	$(PEERS)/bin/python -m pip install --quiet --no-deps -r benchmarks/peers/requirements.txt
+	touch $@
+
 clean:
-	rm -rf $(VENV) $(OUT) site .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(PEERS) $(OUT) site .pytest_cache .ruff_cache

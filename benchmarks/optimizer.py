@@ -1,16 +1,19 @@
 """What the SAM step itself costs: memory traffic and operations beyond the two passes, in one process.
 
 Weights shaped like a ResNet-18's for CIFAR-10: 62 tensors, 11,173,962 parameters, float32. The "passes" hand out two
-ready sets of gradients, so that only the optimizer's side is timed: SGD with momentum alone, its fused form, SAM as it
-is written in a textbook (one loop over the parameters to climb, one to come back by subtracting, one clone of the
-ascent for each), ours without and with statistics, and pytorch_optimizer's SAM when it is installed. Times are medians
-[minimum, maximum] of alternating rounds.
+ready sets of gradients, so that only the optimizer's side is timed: SGD with momentum alone, its fused form, Composer's
+algorithm (one loop over the parameters to climb, one to come back by subtracting the ascent, which is kept), davda54's
+(the same loops, with a clone of the weights to come back to), both over the fused base; ours as it comes, and without
+statistics or checks; and pytorch_optimizer's SAM when it is installed, as in the peers' environment. Times are medians
+[minimum, maximum] of n alternating rounds.
 
 The limit is a step's memory traffic at the rate of an in-place addition, measured in every round: 12 passes over the
 weights for "add" (norm 1, climb 3, subtract 3, SGD with momentum 5; leaves round-off in the weights), 14 for "exact"
 (norms 2, backup 2, climb 3, restore 2, SGD 5). A plain copy runs below that rate on most CPUs, since the target is
 read before it is written; "exact, copies as measured" counts the two copies at their own rate. Operations are those
-that reach the dispatcher, allocations and views aside, without the base's own.
+that reach the dispatcher, allocations and views aside, without the base's own; a foreach call is one. Memory is the
+largest sum of what torch's profiler sees allocated and freed over two steps after a first of the base alone, in
+multiples of the weights: gradients and momenta were there before.
 
     python benchmarks/optimizer.py [--rounds 15] [--threads 1] [--json FILE]
 """
@@ -22,6 +25,7 @@ import importlib.metadata
 import json
 import time
 from collections.abc import Callable
+from itertools import accumulate
 from pathlib import Path
 from statistics import median
 
@@ -66,7 +70,22 @@ def model() -> tuple[list[torch.Tensor], Callable[[], torch.Tensor]]:
     return weights, closure
 
 
-def textbook(weights: list[torch.Tensor], base: torch.optim.Optimizer, closure: Callable[[], torch.Tensor]) -> None:
+def davda54(weights: list[torch.Tensor], base: torch.optim.Optimizer, closure: Callable[[], torch.Tensor]) -> None:
+    closure()
+    with torch.no_grad():
+        norm = torch.norm(torch.stack([(1.0 * w.grad).norm(p=2) for w in weights]), p=2)
+        scale = RHO / (norm + 1e-12)
+        olds = []
+        for w in weights:
+            olds.append(w.data.clone())
+            w.add_(1.0 * w.grad * scale.to(w))
+    closure()
+    for w, old in zip(weights, olds, strict=True):
+        w.data = old
+    base.step()
+
+
+def composer(weights: list[torch.Tensor], base: torch.optim.Optimizer, closure: Callable[[], torch.Tensor]) -> None:
     closure()
     with torch.no_grad():
         norm = torch.stack([w.grad.norm() for w in weights]).norm()
@@ -95,6 +114,21 @@ class Counter(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
+def peak_memory(step: Callable[[], object], base: torch.optim.Optimizer) -> float:
+    """Return the most that is held at one time during two steps, in bytes, beyond what was there before."""
+    base.step()
+    weights = [w for group in base.param_groups for w in group["params"]]
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        for w in weights:
+            w.data = w.data.clone()  # or the profiler would not see it freed by those who let go of the weights
+        step()
+        step()
+    assert profile.profiler is not None and profile.profiler.kineto_results is not None
+    events = [event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
+    changes = [event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())]
+    return max(accumulate(changes)) - sum(w.nbytes for w in weights)
+
+
 def operations(step: Callable[[], object]) -> list[str]:
     step()  # the first step also allocates
     with Counter() as counter:
@@ -102,34 +136,38 @@ def operations(step: Callable[[], object]) -> list[str]:
     return counter.names
 
 
-def contestants() -> dict[str, tuple[Callable[[], object], Callable[[], object] | None]]:
-    """Return for each name a step, and the base's part of it, whose operations are not SAM's."""
+def contestants() -> dict[str, tuple[Callable[[], object], torch.optim.Optimizer | None]]:
+    """Return for each name a step, and the base in it, whose operations are not SAM's."""
 
     def sgd(weights, fused=False):
         return torch.optim.SGD(weights, lr=LR, momentum=MOMENTUM, fused=fused)
 
-    found: dict[str, tuple[Callable[[], object], Callable[[], object] | None]] = {}
+    found: dict[str, tuple[Callable[[], object], torch.optim.Optimizer | None]] = {}
     for fused in (False, True):
         weights, closure = model()
         closure()
         found["SGD, fused" if fused else "SGD"] = (sgd(weights, fused).step, None)
-    weights, closure = model()
-    base = sgd(weights, True)
-    found["textbook SAM"] = (lambda w=weights, b=base, c=closure: textbook(w, b, c), base.step)
+    for name, algorithm in {"davda54's": davda54, "Composer's": composer}.items():
+        weights, closure = model()
+        closure()
+        base = sgd(weights, True)
+        found[name] = (lambda a=algorithm, w=weights, b=base, c=closure: a(w, b, c), base)
     for name, options in {
-        "ours": {"statistics": False},
-        "ours, with statistics": {},
+        "ours": {},
+        "ours, without statistics": {"statistics": False},
         "ours, nothing checked": {"statistics": False, "skip_nonfinite": False},
     }.items():
         weights, closure = model()
+        closure()
         opt = SAM(sgd(weights, True), rho=RHO, **options)
-        found[name] = (lambda o=opt, c=closure: o.step(c), opt.base.step)
+        found[name] = (lambda o=opt, c=closure: o.step(c), opt.base)
     try:
         from pytorch_optimizer import SAM as PeerSAM
     except ImportError:
         Console().print("pytorch_optimizer is not installed: left out")
         return found
     weights, closure = model()
+    closure()
     peer = PeerSAM(weights, torch.optim.SGD, rho=RHO, lr=LR, momentum=MOMENTUM, fused=True)
 
     def peer_step() -> None:
@@ -139,7 +177,7 @@ def contestants() -> dict[str, tuple[Callable[[], object], Callable[[], object] 
         peer.second_step(zero_grad=True)
 
     version = importlib.metadata.version("pytorch_optimizer")
-    found[f"pytorch_optimizer {version}"] = (peer_step, peer.base_optimizer.step)
+    found[f"pytorch_optimizer {version}"] = (peer_step, peer.base_optimizer)
     return found
 
 
@@ -163,10 +201,11 @@ def main() -> None:
     console = Console(width=110)
 
     steps = contestants()
-    counts = {}
-    for name, (step, base_step) in steps.items():
+    counts, memory = {}, {}
+    for name, (step, base) in steps.items():
+        memory[name] = 0.0 if base is None else peak_memory(step, base)
         everything = operations(step)
-        counts[name] = 0 if base_step is None else len(everything) - len(operations(base_step))
+        counts[name] = 0 if base is None else len(everything) - len(operations(base.step))
     weights, others = model()[0], model()[0]
     with torch.no_grad():
         flat, other = (torch.cat([w.flatten() for w in ws]) for ws in (weights, others))
@@ -179,6 +218,7 @@ def main() -> None:
             times[name].append(seconds(step))
 
     a_pass, copy = median(times["add"]) / 3, median(times["copy"])
+    size = 4 * sum(w.numel() for w in weights)
     limits = {"add": 12 * a_pass, "exact": 14 * a_pass, "exact, copies as measured": 10 * a_pass + 2 * copy}
     where = provenance()
     console.print(
@@ -188,7 +228,7 @@ def main() -> None:
     )
     console.print("limits: " + "; ".join(f"{name} {1e3 * value:.2f} ms" for name, value in limits.items()))
     table = Table(title="milliseconds a step without the passes, median [min, max]")
-    for heading in ("step", "ms", "× limit add", "× limit exact", "operations"):
+    for heading in ("step", "ms", "× limit add", "× limit exact", "operations", "memory"):
         table.add_column(heading, justify="left" if heading == "step" else "right")
     for name in steps:
         m = median(times[name])
@@ -198,8 +238,13 @@ def main() -> None:
             f"{m / limits['add']:.2f}",
             f"{m / limits['exact']:.2f}",
             str(counts[name]) if counts[name] else "",
+            f"{memory[name] / size:.2f}" if counts[name] else "",
         )
     console.print(table)
+    ours, others = median(times["ours"]), [name for name in steps if "ours" not in name and counts[name]]
+    faster = [name for name in others if median(times[name]) < ours]
+    lighter = [name for name in others if memory[name] < 0.99 * memory["ours"]]
+    console.print(f"faster than ours: {', '.join(faster) or 'none'}; less memory: {', '.join(lighter) or 'none'}")
     if arguments.json:
         document = {
             "provenance": where.to_dict(),
@@ -207,6 +252,7 @@ def main() -> None:
             "limits_seconds": limits,
             "seconds": times,
             "operations": counts,
+            "peak_bytes": memory,
         }
         arguments.json.write_text(json.dumps(document, indent=1))
 

@@ -13,10 +13,11 @@ FLOORS = [
     {"landscapes", "store"},
     {"dynamics", "curvature"},
     {"stability", "diffusion", "optim"},
-    {"training"},
+    {"training", "integrations"},
     {"plots", "sweeps", "findings"},
     {"report", "paper"},
-    {"cli", "explorer"},
+    {"explorer"},
+    {"cli"},
 ]
 FLOOR = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
 FILES = sorted(p for p in ROOT.rglob("*.py") if p != ROOT / "__init__.py")

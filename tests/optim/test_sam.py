@@ -260,7 +260,7 @@ def test_a_group_added_later_is_stepped(on_the_base):
 
 
 @pytest.mark.parametrize(("base", "options"), [(SGD, {"momentum": 0.9}), (Adam, {})])
-@pytest.mark.parametrize("cap", [None, RadiusCap(every=3, products=2)])
+@pytest.mark.parametrize("cap", [None, RadiusCap(every=3, products=2, form="response"), RadiusCap()])
 def test_a_run_resumes_bit_for_bit(base, options, cap):
     def start():
         parameters = split(START)
@@ -393,7 +393,7 @@ def test_those_who_drive_the_two_steps_get_the_same_second_pass():
         (lambda w: SAM(SGD([w], lr=0.1), adaptive=True, radius_cap=RadiusCap()), "radius_cap"),
         (lambda w: SAM(SGD([w], lr=0.1)).step(), "closure: got None"),
         (lambda w: SAM(SGD([w], lr=0.1)).second_step(), "second_step: got 'unperturbed weights'"),
-        (lambda w: SAM(SGD([w], lr=0.1), radius_cap=RadiusCap()).first_step(), "radius cap"),
+        (lambda w: SAM(SGD([w], lr=0.1), radius_cap=RadiusCap(form="batch")).first_step(), "radius cap"),
         (lambda w: SAM(SGD([w], lr=0.1)).load_state_dict(SGD([w], lr=0.1).state_dict()), 'an entry "sam"'),
     ],
 )

@@ -92,10 +92,10 @@ def test_the_copy_of_the_weights_is_the_only_memory_and_is_used_again():
     opt, closure = prepared(**FUSED)
     weights = [p for group in opt.param_groups for p in group["params"]]
     homes = [w.data_ptr() for w in weights]
-    assert sum(m.numel() for m in opt._weights._memory) == sum(w.numel() for w in weights)
-    memory = [m.data_ptr() for m in opt._weights._memory]
+    assert sum(m.numel() for m in opt._excursion.weights._memory) == sum(w.numel() for w in weights)
+    memory = [m.data_ptr() for m in opt._excursion.weights._memory]
     opt.step(closure)
-    assert [m.data_ptr() for m in opt._weights._memory] == memory
+    assert [m.data_ptr() for m in opt._excursion.weights._memory] == memory
     assert [w.data_ptr() for w in weights] == homes
 
 

@@ -1,5 +1,7 @@
 """Two ranks on one machine: a common ascent direction, and one for each."""
 
+from typing import NamedTuple
+
 import pytest
 import torch
 from torch import distributed, multiprocessing, nn
@@ -7,8 +9,24 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import SGD
 
 from saddlescope.optim import SAM
+from saddlescope.optim.variants import AfterPlateau, Every, FriendlySAM, MomentumSAM, StableSAM
 
 DATA = torch.randn(4, 12, 4, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+
+
+class Case(NamedTuple):
+    """A variant whose ranks together make the steps of one process on the whole batch."""
+
+    name: str
+    options: dict
+
+
+VARIANTS = [
+    Case("friendly", {"variant": FriendlySAM()}),
+    Case("stable", {"variant": StableSAM()}),
+    Case("every other step", {"schedule": Every(2), "sync_perturbation": False}),
+    Case("momentum", {"variant": MomentumSAM(), "sync_perturbation": False}),
+]
 
 
 def network():
@@ -30,6 +48,22 @@ def evaluation(opt, model, x, spoil=False):
 
 def flat(model):
     return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+
+def passes_with_losses_of_its_own(losses):
+    """The passes in each step of a schedule that goes by the loss."""
+    w, passes = torch.ones(1, requires_grad=True), []
+    opt = SAM(SGD([w], lr=0.1), schedule=AfterPlateau(below=1.9, decay=0.0))
+    for loss in losses:
+
+        def closure(loss=loss):
+            passes[-1] += 1
+            w.grad = torch.ones(1)
+            return torch.tensor(loss)
+
+        passes.append(0)
+        opt.step(closure)
+    return passes
 
 
 def worker(rank, folder):
@@ -54,6 +88,13 @@ def worker(rank, folder):
             opt.step(spoiled)
             results["skipped"] = opt.skipped_steps, torch.equal(flat(model), before)
         results["synchronized again"] = model.require_backward_grad_sync
+    for variant in VARIANTS:
+        model = DistributedDataParallel(network())
+        opt = SAM(SGD(model.parameters(), lr=0.2, momentum=0.9), rho=0.5, **variant.options)
+        for batch in DATA:
+            opt.step(evaluation(opt, model, batch.chunk(2)[rank]))
+        results[variant.name] = flat(model)
+    results["passes"] = passes_with_losses_of_its_own([(1.0, 3.0)[rank], (1.0, 1.5)[rank], 9.0])
     torch.save(results, f"{folder}/{rank}")
     distributed.barrier()  # a rank that leaves early closes the connection on the other
     distributed.destroy_process_group()
@@ -66,9 +107,9 @@ def ranks(tmp_path_factory):
     return [torch.load(folder / str(rank)) for rank in range(2)]
 
 
-def alone(way):
+def alone(way, **options):
     model = network()
-    opt = SAM(SGD(model.parameters(), lr=0.2, momentum=0.9), rho=0.5)
+    opt = SAM(SGD(model.parameters(), lr=0.2, momentum=0.9), rho=0.5, **options)
     for batch in DATA:
         if way == "whole batch":
             opt.step(evaluation(opt, model, batch))
@@ -88,3 +129,16 @@ def test_two_ranks_are_one_process(ranks, together, way):
 def test_a_bad_gradient_on_one_rank_skips_the_step_on_all(ranks):
     assert [r["skipped"] for r in ranks] == [(1, True)] * 2
     assert all(r["synchronized again"] for r in ranks)
+
+
+@pytest.mark.parametrize("case", VARIANTS, ids=lambda case: case.name)
+def test_two_ranks_with_a_variant_are_one_process(ranks, case):
+    """Steps of one pass synchronize it, also where the ascent is each rank's own; there, half the batch ascends."""
+    assert torch.equal(ranks[0][case.name], ranks[1][case.name])
+    if case.name != "every other step":
+        assert torch.allclose(ranks[0][case.name], alone("whole batch", **case.options), rtol=0, atol=1e-13)
+
+
+def test_ranks_leave_the_plateau_together(ranks):
+    """Rank 0 alone would leave it after its first loss, rank 1 after its second; together they do after the second."""
+    assert [r["passes"] for r in ranks] == [[1, 1, 2]] * 2

@@ -15,20 +15,47 @@ from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import StepLR
 
 from saddlescope.optim import SAM
+from saddlescope.optim.variants import (
+    ASAM,
+    AfterPlateau,
+    Every,
+    FriendlySAM,
+    LookaheadSAM,
+    MomentumSAM,
+    Phase,
+    StableSAM,
+    Variant,
+    VaSSO,
+)
 
 ROUNDS = int(os.environ.get("SADDLESCOPE_FUZZ_ROUNDS", "400"))
-FOREACH = ("_foreach_copy_", "_foreach_addcmul_", "_foreach_norm", "_foreach_sub_")
+FOREACH = ("_foreach_copy_", "_foreach_addcmul_", "_foreach_norm", "_foreach_sub_", "_foreach_lerp", "_foreach_mul_")
+VARIANTS = (
+    Variant(),
+    ASAM(),
+    ASAM(eta=0.0, biases=True),
+    FriendlySAM(),
+    LookaheadSAM(),
+    MomentumSAM(),
+    StableSAM(),
+    VaSSO(),
+)
+SCHEDULES = (None, None, Every(2), Phase(start=1, stop=2), AfterPlateau(below=0.0))
 
 
 class Still(Optimizer):
     """A base that counts its steps and makes none, so that weights must be the same bits before and after."""
 
     def __init__(self, params):
-        super().__init__(params, {})
+        super().__init__(params, {"lr": 0.1, "momentum": 0.9})
         self.steps = 0
 
     def step(self, closure=None):
         self.steps += 1
+        for group in self.param_groups:
+            for p in group["params"]:
+                if p.grad is not None:
+                    self.state[p]["momentum_buffer"] = p.grad.clone()
 
 
 class Fault(Exception):
@@ -67,7 +94,8 @@ class Scene:
         self.opt = SAM(
             Still([group for group in groups if group["params"]]),
             rho=rng.choice([0.0, 1e-3, 1.0, 1e4]),
-            adaptive=rng.random() < 0.3,
+            variant=rng.choice(VARIANTS),
+            schedule=rng.choice(SCHEDULES),
             normalized=rng.random() < 0.7,
             statistics=rng.random() < 0.7,
             skip_nonfinite=rng.random() < 0.7,
@@ -130,14 +158,21 @@ class Scene:
             try:
                 self.closure()
             finally:
-                self.opt.second_step()
+                self.opt.second_step(loss=torch.zeros(()))
+
+
+def remembered(opt):
+    return {id(p): str(mean.tolist()) for p, mean in opt._excursion._memory._means.items()}  # NaN equals NaN
 
 
 def play(seed):
-    """Return the scene after a few steps with a fault in one of them; every step left the weights alone."""
+    """Return the scene after a few steps with a fault in one of them; every step left the weights alone.
+
+    A variant remembers something of a step exactly when the base has made one.
+    """
     scene = Scene(seed)
     for _ in range(3):
-        before = bits(scene.parameters)
+        before, memory, steps = bits(scene.parameters), remembered(scene.opt), scene.opt.base.steps
         with pytest.MonkeyPatch.context() as patch:
             if scene.fault == "foreach":
                 scene.fail_in_foreach(patch)
@@ -146,7 +181,11 @@ def play(seed):
             except (Fault, KeyboardInterrupt):
                 pass
         assert bits(scene.parameters) == before, f"seed {seed}: {scene.fault}"
-        assert not scene.opt._weights.away
+        assert not scene.opt._excursion.weights.away
+        if scene.opt.base.steps == steps:
+            assert remembered(scene.opt) == memory, f"seed {seed}: {scene.fault}"
+        elif scene.opt.skip_nonfinite:
+            assert all(mean.isfinite().all() for mean in scene.opt._excursion._memory._means.values()), f"seed {seed}"
     return scene
 
 
@@ -155,11 +194,21 @@ def test_weights_come_back_whatever_fails():
         play(seed)
 
 
-@pytest.mark.parametrize("way", ["step", "perturbed"])
-def test_an_interrupt_at_any_line_loses_nothing(way):
+@pytest.mark.parametrize(
+    ("way", "variant"),
+    [
+        ("step", Variant()),
+        ("step", FriendlySAM()),
+        ("step", LookaheadSAM()),
+        ("by hand", StableSAM()),
+        ("perturbed", Variant()),
+        ("perturbed", MomentumSAM()),
+    ],
+)
+def test_an_interrupt_at_any_line_loses_nothing(way, variant):
     """Ctrl-C comes between any two lines: here at each one of the package's in turn, until a step gets through."""
     parameters = [torch.randn(3, requires_grad=True), torch.randn(2).bfloat16().requires_grad_()]
-    opt = SAM(Still(parameters), rho=1.0)
+    opt = SAM(Still(parameters), rho=1.0, variant=variant)
     layer, x = nn.BatchNorm1d(3), torch.randn(4, 3)
     before, lines = bits(parameters), 0
 
@@ -172,6 +221,10 @@ def test_an_interrupt_at_any_line_loses_nothing(way):
     def drive():
         if way == "step":
             opt.step(closure)
+        elif way == "by hand":
+            closure()
+            opt.first_step()
+            opt.second_step()
         else:
             with opt.perturbed():
                 closure()
@@ -186,7 +239,7 @@ def test_an_interrupt_at_any_line_loses_nothing(way):
                 raise KeyboardInterrupt
         return trace
 
-    drive()
+    opt.step(closure)
     interrupted = True
     while interrupted:
         lines += 1
@@ -199,6 +252,8 @@ def test_an_interrupt_at_any_line_loses_nothing(way):
             interrupted = True
         finally:
             sys.settrace(outside)
+        if opt._excursion.under_way:
+            opt.second_step()
         assert bits(parameters) == before, f"line {lines}"
         assert layer.track_running_stats and not module_hooks._global_forward_pre_hooks, f"line {lines}"
     assert lines > 50
@@ -283,7 +338,7 @@ def test_copies_go_their_own_way(duplicate, between_the_passes):
         passing(model, opt, x)
         opt.first_step()
     other, twin = duplicate((model, opt))
-    assert between_the_passes or not twin._weights.copies  # no memory is copied that is not in use
+    assert between_the_passes or not twin._excursion.weights.copies  # no memory is copied that is not in use
     untouched = bits(other.parameters())
     random_state = torch.get_rng_state()
     for m, o in ((model, opt), (other, twin)):

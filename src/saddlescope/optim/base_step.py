@@ -5,12 +5,15 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 from typing import Any
 
 from torch import Tensor
 from torch.amp.grad_scaler import GradScaler
 from torch.nn.utils import clip_grads_with_norm_
 from torch.optim import Optimizer
+
+from saddlescope.optim.distributed import own
 
 
 def step_base(
@@ -37,7 +40,9 @@ def step_base(
     """
     parameters = [p for group in base.param_groups for p in group["params"] if p.grad is not None]
     if max_grad_norm is not None:
-        clip_grads_with_norm_(parameters, max_grad_norm, norm)  # a factor: a scale before it may stay
+        # A factor: a scale before it may stay. Torch multiplies no distributed tensors and others in one call.
+        pieces: Any = [SimpleNamespace(grad=None if p.grad is None else own(p.grad)) for p in parameters]
+        clip_grads_with_norm_(pieces, max_grad_norm, norm)
     if scaler is not None:
         if math.isfinite(float(evidence)):
             scaler.step(base)

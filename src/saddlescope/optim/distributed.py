@@ -1,14 +1,15 @@
-"""Data-parallel training with an ascent direction of its own on every rank."""
+"""Weights in pieces on several ranks, and data-parallel training with a direction of its own on every rank."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.distributed import all_reduce, is_available, is_initialized
+from torch.distributed import ProcessGroup, all_reduce, is_available, is_initialized
 from torch.nn.parallel import DistributedDataParallel
 
 from saddlescope.optim.module_hook import before_every_module
@@ -42,3 +43,58 @@ def over_all_ranks(evidence: Tensor) -> Tensor:
         evidence = evidence.clone()
         all_reduce(evidence)
     return evidence
+
+
+def own(tensor: Tensor) -> Tensor:
+    """Return this rank's piece of a tensor that several hold (``DTensor``: FSDP2, tensor parallelism), or all of it."""
+    return tensor._local_tensor if _is_distributed(tensor) else tensor  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def own_gradient(parameter: Tensor) -> Tensor:
+    """Return this rank's piece of a parameter's gradient, cut as the parameter is."""
+    gradient: Any = parameter.grad
+    if _is_distributed(gradient) and gradient.placements != (cut := cast(Any, parameter).placements):
+        gradient = gradient.redistribute(placements=cut)
+    return own(gradient)
+
+
+@torch.no_grad()
+def summed(values: Tensor, owners: Sequence[Tensor]) -> Tensor:
+    """Return the sum of numbers, 0-d, that belong to parameters, over all ranks that hold pieces of them.
+
+    All ranks have the result bit for bit, and so make the same steps. What they hold in full counts once.
+
+    Args:
+        values: one for each owner, from this rank's piece.
+        owners: parameters, in the same order on all ranks.
+    """
+    cuts = [_sharing(p) for p in owners]
+    if not any(cuts):
+        return values.sum()
+    total = values.new_zeros(())
+    for cut in dict.fromkeys(cuts):
+        part = values[[i for i, other in enumerate(cuts) if other == cut]].sum()
+        for group in cut:
+            all_reduce(part, group=group)
+        total += part
+    return total
+
+
+def joint_norm(sizes: Tensor, owners: Sequence[Tensor]) -> Tensor:
+    """Return the norm, 0-d, of tensors with pieces of these norms, over all ranks that hold any; see `summed`."""
+    if not any(map(_sharing, owners)):
+        return torch.linalg.vector_norm(sizes)
+    return summed(sizes.square(), owners).sqrt()
+
+
+def _sharing(parameter: Tensor) -> tuple[ProcessGroup | None, ...]:
+    """Return the groups of ranks that a parameter is cut over, one after the other; None for the world."""
+    if _is_distributed(parameter):
+        shared: Any = parameter
+        return tuple(shared.device_mesh.get_group(i) for i, p in enumerate(shared.placements) if not p.is_replicate())
+    return (None,) if getattr(parameter, "_fsdp_flattened", False) else ()
+
+
+def _is_distributed(tensor: Tensor | None) -> bool:
+    module = sys.modules.get("torch.distributed.tensor")  # a second to import, and there is none without it
+    return module is not None and isinstance(tensor, module.DTensor)

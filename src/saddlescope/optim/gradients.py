@@ -9,16 +9,19 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from saddlescope.optim.distributed import joint_norm, own, own_gradient
+
 
 def as_real(tensor: Tensor) -> Tensor:
-    """Return the tensor, or of a complex one its view as pairs of real numbers, as torch's optimizers do."""
+    """Return this rank's piece, or of a complex one its view as pairs of real numbers, as torch's optimizers do."""
+    tensor = own(tensor)
     return torch.view_as_real(tensor) if tensor.is_complex() else tensor
 
 
 def gradient_of(parameter: Tensor) -> Tensor:
-    """Return a parameter's gradient as real numbers, a sparse one with every index once."""
-    assert parameter.grad is not None
-    return parameter.grad.coalesce() if parameter.grad.is_sparse else as_real(parameter.grad)
+    """Return a parameter's gradient, this rank's piece, as real numbers, a sparse one with every index once."""
+    gradient = own_gradient(parameter)
+    return gradient.coalesce() if gradient.is_sparse else as_real(gradient)
 
 
 def entries(tensor: Tensor) -> Tensor:
@@ -46,10 +49,22 @@ def norms(tensors: Sequence[Tensor]) -> Tensor:
     return torch.stack([n.to(each[0].device) for n in each])
 
 
-def total_norm(tensors: Sequence[Tensor], scale: Tensor | None = None) -> Tensor:
-    """Return the norm over all tensors, 0-d, divided by the ``scale`` of a gradient scaler."""
-    norm = torch.linalg.vector_norm(norms(tensors))
+def total_norm(tensors: Sequence[Tensor], scale: Tensor | None = None, *, owners: Sequence[Tensor] = ()) -> Tensor:
+    """Return the norm over all tensors, 0-d, divided by the ``scale`` of a gradient scaler.
+
+    Args:
+        tensors: on this rank.
+        scale: None for 1.
+        owners: the parameters that the tensors belong to, where other ranks may have pieces of them.
+    """
+    norm = joint_norm(norms(tensors), owners)
     return norm if scale is None else norm / scale.to(norm.device)
+
+
+def gradient_norm(parameters: Sequence[Tensor], scale: Tensor | None = None) -> Tensor:
+    """Return the norm, 0-d, of the gradients of those parameters that have one, over all ranks with pieces of them."""
+    owners = [p for p in parameters if p.grad is not None]
+    return total_norm([gradient_of(p) for p in owners], scale, owners=owners)
 
 
 def inner(a: Tensor, b: Tensor) -> Tensor:

@@ -12,7 +12,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from saddlescope.optim.gradients import as_real, entries, gradient_of, inner, norms, total_norm, wide
+from saddlescope.optim.distributed import joint_norm, own, summed
+from saddlescope.optim.gradients import as_real, entries, gradient_norm, gradient_of, inner, norms, total_norm, wide
 from saddlescope.optim.snapshot import Snapshot
 from saddlescope.optim.step_statistics import StepStatistics
 
@@ -37,24 +38,25 @@ class Perturbation:
     """``<g, e>``, 0-d, for the statistics; None without."""
 
     @torch.no_grad()
-    def measure_and_restore(self, gradients: Sequence[Tensor], scale: Tensor | None = None) -> StepStatistics:
+    def measure_and_restore(self, parameters: Sequence[Tensor], scale: Tensor | None = None) -> StepStatistics:
         """Return what the two passes tell and put the weights back.
 
         The perturbation is recovered inside the moved weights, so that no memory is spent on it.
 
         Args:
-            gradients: all those of the second pass.
+            parameters: all those with a gradient of the second pass.
             scale: that of a gradient scaler, by which the gradients are too large.
         """
         length = slope = None
         moved = self.weights.tensors
         try:
-            perturbed_norm = total_norm(gradients, scale)
+            perturbed_norm = gradient_norm(parameters, scale)
             if self.slope is not None and self.weights.away and moved:
-                torch._foreach_sub_(moved, self.weights.copies)  # now they hold e
-                length = total_norm([as_real(e) for e in moved])
-                slopes = [inner(as_real(e), gradient_of(e)).to(length) for e in moved if e.grad is not None]
-                slope = torch.stack(slopes or [torch.zeros_like(length)]).sum()
+                torch._foreach_sub_(self.weights.pieces, self.weights.copies)  # now they hold e
+                length = total_norm([as_real(e) for e in moved], owners=moved)
+                met = [e for e in moved if e.grad is not None]
+                slopes = [inner(as_real(e), gradient_of(e)).to(length) for e in met]
+                slope = summed(torch.stack(slopes), met) if met else torch.zeros_like(length)
                 slope = slope if scale is None else slope / scale.to(slope.device)
         finally:
             self.weights.put_back()
@@ -88,7 +90,7 @@ class Perturbation:
         """Build what `state_dict` was called on, with ``weights`` as the place for the weights."""
         weights.take([parameters[i] for i in state["positions"]])
         for tensor, target, copy, saved in zip(
-            weights.tensors, weights.targets, weights.copies, state["weights"], strict=True
+            weights.pieces, weights.targets, weights.copies, state["weights"], strict=True
         ):
             target.copy_(tensor)
             copy.copy_(saved)
@@ -122,7 +124,7 @@ def perturb(
         weights: where to keep the weights.
         normalized: divide by the norm.
         weighting: ``T``; None for 1.
-        directions: what to move along in place of the gradients, without the scale of a scaler. Parameters
+        directions: dense, what to move along in place of the gradients, without the scale of a scaler. Parameters
             without one stay; one without a gradient makes the slope NaN.
         statistics: prepare for `Perturbation.measure_and_restore`.
         limit: takes the norm and returns the radius that no group may exceed; the norm is then read.
@@ -139,7 +141,7 @@ def perturb(
     sizes = norms(
         along if weighting is None else [_weighted(p, d, weighting) for p, d in zip(parameters, along, strict=True)]
     )
-    total = torch.linalg.vector_norm(sizes)
+    total = joint_norm(sizes, parameters)
     scale = None if scale is None else scale.to(total)
     excess = scale if directions is None else None
     norm = total if excess is None else total / excess
@@ -161,7 +163,7 @@ def perturb(
     except BaseException:
         weights.put_back()
         raise
-    slope = None if slopes is None else slopes.sum() / (1.0 if scale is None else scale)
+    slope = None if slopes is None else summed(slopes, parameters) / (1.0 if scale is None else scale)
     return Perturbation(weights=weights, gradient_norm=norm, radius=max(radii), slope=slope)
 
 
@@ -180,7 +182,7 @@ def _move(
     for i, (p, target, d, g, radius) in enumerate(rows):
         w, w_p = as_real(p), as_real(target)
         if weighting is None and not d.is_sparse and w.dtype == d.dtype and w.dtype in FOREACH_DTYPES:
-            if target is p:
+            if target is own(p):
                 in_place.append((w, d, factor.to(w), radius))
             else:
                 torch.addcmul(w, d, factor.to(w), value=radius, out=w_p)

@@ -1,8 +1,10 @@
 """Sharpness-Aware Minimization around any torch optimizer."""
 
+# A private name of torch, which its own optimizers use too.
+# pyright: reportPrivateImportUsage=false
+
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, cast
@@ -10,19 +12,22 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 from torch.amp.grad_scaler import GradScaler
-from torch.optim import LBFGS, Optimizer
+from torch.optim import Optimizer
 from torch.optim.optimizer import ParamsT
 
 from saddlescope._checks import refuse, require_finite
 from saddlescope.optim.base_step import step_base
+from saddlescope.optim.compatibility import usable_base, usable_schedule, usable_variant
 from saddlescope.optim.distributed import over_all_ranks, unsynchronized
-from saddlescope.optim.gradients import gradient_of, total_norm
+from saddlescope.optim.excursion import Excursion
+from saddlescope.optim.gradients import gradient_norm
 from saddlescope.optim.micro_batches import GradientMean
-from saddlescope.optim.perturbations import Perturbation, perturb
-from saddlescope.optim.radius_cap import RadiusCap, RadiusCapState
+from saddlescope.optim.radius_cap import RadiusCap
 from saddlescope.optim.second_pass import RandomState, repeated_pass
-from saddlescope.optim.snapshot import Snapshot
 from saddlescope.optim.step_statistics import StepStatistics
+from saddlescope.optim.variants.asam import ASAM
+from saddlescope.optim.variants.schedules import Schedule
+from saddlescope.optim.variants.variant import Variant
 
 Closure = Callable[[], Tensor]
 
@@ -31,9 +36,11 @@ class SAM(Optimizer):
     """SAM (Foret et al. 2021, arXiv 2010.01412): the base optimizer steps with the gradient at ``w_p``.
 
     ``w_p = w + rho g / ||g||``, with ``g`` the gradient at ``w`` and the norm over all parameter groups;
-    ``normalized=False``: ``w_p = w + rho g``; ``adaptive=True`` (ASAM, Kwon et al. 2021, arXiv 2102.11600):
-    ``w_p = w + rho T^2 g / ||T g||`` with ``T = |w|``. No epsilon is added to the norm; where it is zero,
-    ``w_p = w``.
+    ``normalized=False``: ``w_p = w + rho g``. No epsilon is added to the norm; where it is zero, ``w_p = w``.
+
+    A ``variant`` ascends along something else or changes the second gradient: `ASAM`, `FriendlySAM`,
+    `LookaheadSAM`, `MomentumSAM`, `StableSAM`, `VaSSO`. A ``schedule`` leaves SAM to a part of the steps: `Every`,
+    `Phase`, `AfterPlateau`; the others are the base's own, of one pass. All that is said here holds for them too.
 
     The parameter groups, the state and the defaults *are* the base's, so that a scheduler built on either
     acts on both; each group has its own ``rho``, and with ``maximize=True`` ``w_p`` lies downhill. Afterwards
@@ -65,6 +72,11 @@ class SAM(Optimizer):
     noise. Autocast does the same to float32 weights, product by product. A small radius needs the second pass
     in float32. ``last_step`` is computed from the move that was made, so ``rayleigh`` stays right.
 
+    **Driving the passes by hand.** ``zero_grad(); backward(); first_step()`` at ``w``, then ``zero_grad();
+    backward(); second_step()`` inside ``second_pass()`` at ``w_p``. When `needs_gradient` is false, the step has one
+    pass and the evaluation at ``w`` may be left out: ``zero_grad()`` and go on with ``first_step()``. One made all the
+    same changes nothing but the time.
+
     **Batches in parts.** A closure may run ``backward()`` on several micro-batches: ``g`` is then the sum over
     them. ``step(micro_batches=[...])`` takes one closure for each instead, and every one ascends along its own
     gradient (m-sharpness, Foret et al. 2021, section 4.1); the base steps with the mean.
@@ -74,10 +86,12 @@ class SAM(Optimizer):
         base_optimizer: the class, when ``base`` holds parameters.
         rho: radius of the perturbation, >= 0 (a length in weight space; ``normalized=False``: one over a
             curvature). A parameter group may bring its own.
-        adaptive: measure the radius relative to the size of each weight.
+        adaptive: short for ``variant=ASAM(eta=0.0, biases=True)``: ``T = |w|`` for every parameter.
         normalized: divide the ascent gradient by its norm.
-        radius_cap: shrink the radius where SAM would be trapped at a saddle; needs ``step(closure)`` and reads
-            the gradient norm at every step.
+        variant: what to do differently from SAM; None for nothing.
+        schedule: when to do it; None for always.
+        radius_cap: shrink the radius where SAM would be trapped at a saddle; reads the gradient norm at every
+            step, and needs ``step(closure)`` if it takes Hessian products.
         max_grad_norm: shorten the gradient of the second pass to this norm, as
             ``torch.nn.utils.clip_grad_norm_`` does; that of the first only gives a direction.
         repeat_random: repeat the random numbers of the first pass in the second.
@@ -92,7 +106,9 @@ class SAM(Optimizer):
 
     Raises:
         ValueError: for a base that is none or that cannot be driven with two gradients (LBFGS), for one with
-            a ``rho`` of its own, and for ``radius_cap`` beside ``adaptive=True`` or ``normalized=False``.
+            a ``rho`` of its own or without what the variant needs, for ``adaptive=True`` beside a variant, and for
+            ``radius_cap`` beside ``normalized=False``, a variant that its rule is not about, or
+            ``statistics=False`` if it goes by these.
 
     >>> w = torch.tensor([1.0], requires_grad=True)
     >>> opt = SAM(torch.optim.SGD([w], lr=0.1), rho=1.0)
@@ -119,6 +135,8 @@ class SAM(Optimizer):
         rho: float = 0.05,
         adaptive: bool = False,
         normalized: bool = True,
+        variant: Variant | None = None,
+        schedule: Schedule | None = None,
         radius_cap: RadiusCap | None = None,
         max_grad_norm: float | None = None,
         repeat_random: bool = True,
@@ -128,25 +146,17 @@ class SAM(Optimizer):
         sync_perturbation: bool = True,
         **options: Any,
     ) -> None:
-        if base_optimizer is not None:
-            base = base_optimizer(cast(ParamsT, base), **options)
-        elif options:
-            raise refuse("options", sorted(options), "none beside an optimizer instance", "give them to the base")
-        if not isinstance(base, Optimizer):
-            raise refuse("base", type(base).__name__, "a torch optimizer", "SAM(torch.optim.SGD(params, lr=0.1))")
-        if isinstance(base, LBFGS):
-            raise refuse("base", "LBFGS", "a base that steps from one gradient", "LBFGS evaluates on its own")
-        if "rho" in base.defaults:
-            raise refuse(
-                "base",
-                f"{type(base).__name__} with an option rho",
-                "a base without one (Adadelta has its own; a base serves one SAM)",
-                "make a new base, of another class",
-            )
-        if radius_cap is not None and (adaptive or not normalized):
-            raise refuse("radius_cap", radius_cap, "None with adaptive=True or normalized=False")
+        base = usable_base(base, base_optimizer, options)
+        self.variant = usable_variant(
+            base,
+            variant,
+            adaptive=adaptive,
+            normalized=normalized,
+            radius_cap=radius_cap,
+            sync_perturbation=sync_perturbation,
+            statistics=statistics,
+        )
         self.base = base
-        self.adaptive = adaptive
         self.normalized = normalized
         if max_grad_norm is not None:
             require_finite("max_grad_norm", max_grad_norm, minimum=0.0, exclusive=True)
@@ -158,14 +168,13 @@ class SAM(Optimizer):
         self.sync_perturbation = sync_perturbation
         self.last_step: StepStatistics | None = None
         self._skipped: Tensor | int = 0
-        self._weights = Snapshot()
-        self._cap = None if radius_cap is None else RadiusCapState(radius_cap)
-        self._perturbation: Perturbation | None = None
+        self._excursion = Excursion(self.variant, usable_schedule(schedule), radius_cap)
         super().__setstate__({})  # hooks and profiling; groups and state stay the base's
         for group in self.param_groups:
             group["rho"] = require_finite("rho", group.get("rho", rho), minimum=0.0)
         self.defaults["rho"] = require_finite("rho", rho, minimum=0.0)  # for groups to come, added to either
-        self._random_state = self._random_state_now()
+        self._random_state: RandomState | None = self._random_state_now()
+        """Before the first pass; None if there was none, with nothing to repeat in the second."""
 
     @property
     def param_groups(self) -> list[dict[str, Any]]:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -183,6 +192,16 @@ class SAM(Optimizer):
         return self.base.defaults
 
     @property
+    def adaptive(self) -> bool:
+        """Whether ``rho`` is a share of each weight and not a length."""
+        return isinstance(self.variant, ASAM)
+
+    @property
+    def needs_gradient(self) -> bool:
+        """Whether the next step takes a gradient at ``w`` too; if not, it has one pass."""
+        return self._excursion.needs_gradient
+
+    @property
     def skipped_steps(self) -> int:
         """Steps not made because a gradient was not finite; reads from the device if the base decides there."""
         return int(self._skipped)
@@ -190,7 +209,7 @@ class SAM(Optimizer):
     @property
     def hessian_products(self) -> int:
         """Hessian-vector products the radius cap has used; each costs about 1.4 gradients."""
-        return 0 if self._cap is None else self._cap.products
+        return 0 if self._excursion.cap is None else self._excursion.cap.products
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group to the base, with ``rho`` from the group or as for the others."""
@@ -200,7 +219,7 @@ class SAM(Optimizer):
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Forget the gradients, as the base does."""
         self.base.zero_grad(set_to_none)
-        if self._perturbation is None:
+        if not self._excursion.under_way:
             self._random_state = self._random_state_now()
 
     def step(  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -210,10 +229,10 @@ class SAM(Optimizer):
         micro_batches: Sequence[Closure] | None = None,
         scaler: GradScaler | None = None,
     ) -> Tensor:
-        """Make one SAM step and return the loss at the unperturbed weights.
+        """Make one SAM step and return the loss of the first pass, at the unperturbed weights.
 
         Args:
-            closure: zeroes the gradients, runs forward and backward, returns the loss; called twice.
+            closure: zeroes the gradients, runs forward and backward, returns the loss; called once for each pass.
             micro_batches: one such closure for each of several equally large parts of the batch, instead: each
                 has its own ascent direction. The loss returned is their mean; ``last_step`` is of the last.
             scaler: the gradient scaler that the closure scales its loss with.
@@ -229,24 +248,26 @@ class SAM(Optimizer):
                 "a function that evaluates",
                 "or micro_batches=[...], or first_step() and second_step(); a gradient scaler: scaler=scaler to each",
             )
-        self._require_unperturbed("step")
+        self._excursion.prepare("step")
         if closure is not None:
-            loss, statistics = self._two_passes(closure, scaler)
-            self._step_base(statistics.perturbed_norm, statistics.norm, scaler)
+            loss, norm, ascent_norm = self._evaluate(closure, scaler)
+            self._step_base(norm, ascent_norm, scaler, loss)
             return loss
         assert micro_batches is not None
-        if self._cap is not None:
+        if self._excursion.cap is not None:
             raise refuse("micro_batches", "radius_cap", "no radius cap", "its rule is about one gradient")
         parameters, mean = self._parameters(), GradientMean(len(micro_batches))
         losses, ascent_norms = [], []
         for part in micro_batches:
-            loss, statistics = self._two_passes(part, scaler)
+            loss, _, ascent_norm = self._evaluate(part, scaler)
             losses.append(loss.detach())
-            ascent_norms.append(statistics.norm)
+            ascent_norms.append(ascent_norm)
             mean.take(parameters)
         mean.give(parameters)
-        self._step_base(total_norm(self._gradients(), self._scale(scaler)), torch.stack(ascent_norms).sum(), scaler)
-        return torch.stack(losses).mean()
+        loss = torch.stack(losses).mean()
+        norm = gradient_norm(self._parameters(), self._scale(scaler))
+        self._step_base(norm, torch.stack(ascent_norms).sum(), scaler, loss)
+        return loss
 
     def first_step(self, zero_grad: bool = False, *, scaler: GradScaler | None = None) -> None:
         """Move to ``w_p``, given the gradients at ``w``; then evaluate there and call `second_step`.
@@ -256,43 +277,52 @@ class SAM(Optimizer):
             scaler: the gradient scaler that the loss was scaled with.
 
         Raises:
-            ValueError: when the weights are moved already, or with a ``radius_cap``, which needs the closure.
+            ValueError: when the weights are moved already, or with a ``radius_cap`` that needs the closure.
         """
-        self._require_unperturbed("first_step")
-        if self._cap is not None:
+        self._excursion.prepare("first_step")
+        if self._excursion.cap is not None and self._excursion.cap.cap.needs_closure:
             raise refuse("first_step", "radius_cap", "no radius cap", "it needs Hessian products: step(closure)")
+        if not self.needs_gradient and all(p.grad is None for p in self._parameters()):
+            self._random_state = None
         self._move(scaler, stay_finite=self.skip_nonfinite)
         if zero_grad:
             self.zero_grad()
 
-    def second_step(self, zero_grad: bool = False, *, scaler: GradScaler | None = None) -> None:
+    def second_step(
+        self, zero_grad: bool = False, *, scaler: GradScaler | None = None, loss: Tensor | None = None
+    ) -> None:
         """Return to ``w`` and step the base with the gradients taken at ``w_p``.
 
+        Args:
+            zero_grad: forget the gradients afterwards.
+            scaler: the gradient scaler that the loss was scaled with.
+            loss: that of the first pass, for a schedule that goes by it.
+
         Raises:
-            ValueError: without a `first_step` before.
+            ValueError: without a `first_step` before, and without a loss that the schedule needs.
         """
-        if self._perturbation is None:
+        if not self._excursion.under_way:
             raise refuse("second_step", "unperturbed weights", "first_step() before it")
-        statistics = self._move_back(scaler)
-        self._step_base(statistics.perturbed_norm, statistics.norm, scaler)
+        self._excursion.progress.require(loss)
+        self._step_base(*self._move_back(scaler), scaler, loss)
         self._opt_called = True  # for schedulers, which look for a call of step()
         if zero_grad:
             self.zero_grad()
 
     def second_pass(self) -> AbstractContextManager[None]:
         """Evaluate at ``w_p`` inside: dropout masks repeat, batch-norm statistics stay; see the class."""
-        return self._repeated(self._random_state)
+        return nullcontext() if self._random_state is None else self._repeated(self._random_state)
 
     @contextmanager
     def perturbed(self) -> Iterator[None]:
         """Be at ``w_p`` inside, for the gradients at hand, and back at ``w`` bit for bit after."""
-        self._require_unperturbed("perturbed")
+        self._excursion.prepare("perturbed")
         try:
             self._move(stay_finite=self.skip_nonfinite)
             yield
-            self._restore()
+            self._excursion.give_up()
         except BaseException:
-            self._restore()
+            self._excursion.give_up()
             raise
 
     def state_dict(self) -> dict[str, Any]:
@@ -301,11 +331,12 @@ class SAM(Optimizer):
         Between the two steps, when the model's own state dict has the perturbed weights, the entry has the
         weights to return to.
         """
-        own: dict[str, Any] = {"skipped_steps": self.skipped_steps, "radius_cap": None, "perturbation": None}
-        if self._cap is not None:
-            own["radius_cap"] = self._cap.state_dict()
-        if self._perturbation is not None:
-            own["perturbation"] = self._perturbation.state_dict(self._all_parameters())
+        own: dict[str, Any] = {
+            "skipped_steps": self.skipped_steps,
+            "excursion": self._excursion.state_dict(self._all_parameters()),
+            "random_state": None,
+        }
+        if self._excursion.under_way and self._random_state is not None:
             own["random_state"] = self._random_state.state_dict()
         return {**self.base.state_dict(), "sam": own}
 
@@ -313,70 +344,65 @@ class SAM(Optimizer):
         """Load what `state_dict` returned; weights moved by a `first_step` return first.
 
         Raises:
-            ValueError: for the state of another optimizer, or of a SAM with a cap for one without.
+            ValueError: for the state of another optimizer, or of a SAM of another variant or without this cap.
         """
         own = state_dict.get("sam")
         if own is None:
             raise refuse("state_dict", sorted(state_dict), 'an entry "sam"', "load a base's state before wrapping it")
-        if (own["radius_cap"] is None) != (self._cap is None):
-            raise refuse("state_dict", "a radius cap on one side only", "the same on both", "set radius_cap alike")
-        if self._perturbation is not None:
-            self._restore()
+        self._excursion.require_like(own["excursion"])
+        self._excursion.give_up()
         self.base.load_state_dict({k: v for k, v in state_dict.items() if k != "sam"})
         self._skipped = own["skipped_steps"]
-        if self._cap is not None:
-            self._cap.load_state_dict(own["radius_cap"])
-        if own["perturbation"] is not None:
-            parameters = self._all_parameters()
-            self._perturbation = Perturbation.from_state_dict(own["perturbation"], parameters, self._weights)
-            self._random_state = RandomState.from_state_dict(own["random_state"])
+        self._excursion.load_state_dict(own["excursion"], self._all_parameters())
+        self._random_state = self._random_state_now()
+        if self._excursion.under_way:
+            first = own["random_state"]
+            self._random_state = None if first is None else RandomState.from_state_dict(first)
 
     def __getstate__(self) -> dict[str, Any]:
-        # Like torch's, without hooks, without the step that a scheduler has wrapped, without memory not in use.
-        state = {k: v for k, v in vars(self).items() if k != "step" and "hook" not in k}
-        return state if self._perturbation is not None else {**state, "_weights": Snapshot()}
+        # Like torch's, without hooks, without the step that a scheduler has wrapped.
+        return {k: v for k, v in vars(self).items() if k != "step" and "hook" not in k}
 
-    def _two_passes(self, closure: Closure, scaler: GradScaler | None) -> tuple[Tensor, StepStatistics]:
-        """Leave the gradients of the second pass, and the weights as they were."""
+    @torch._disable_dynamo  # a compiled step loses attributes set between the closure's graph breaks
+    def _evaluate(self, closure: Closure, scaler: GradScaler | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Leave the gradients to step with, and the weights as they were; return loss, norm, and ascent norm."""
         random_state = self._random_state_now()
         try:
             with torch.enable_grad():
+                if not self.needs_gradient:
+                    self._move(scaler)
+                    loss = closure()
+                    return loss, *self._move_back(scaler)
                 with nullcontext() if self.sync_perturbation else unsynchronized():
                     loss = closure()
-                if self._cap is not None:
-                    self._cap.observe(closure, self._parameters(), random_state)
+                if self._excursion.cap is not None:
+                    self._excursion.cap.observe(closure, self._parameters(), random_state, self._scale(scaler))
                 self._move(scaler)
                 with self._repeated(random_state):
                     closure()
-            return loss, self._move_back(scaler)
+            return loss, *self._move_back(scaler)
         except BaseException:
-            self._restore()
+            self._excursion.give_up()
             raise
 
     def _move(self, scaler: GradScaler | None = None, *, stay_finite: bool = False) -> None:
-        self._perturbation = perturb(
+        self._excursion.leave(
             self.param_groups,
-            self._weights,
-            weighting=_magnitude if self.adaptive else None,
+            stay_finite=stay_finite,
+            base=self.base,
             normalized=self.normalized,
             statistics=self.statistics,
-            limit=None if self._cap is None else self._cap.limit,
             scale=self._scale(scaler),
         )
-        if stay_finite and not math.isfinite(float(self._perturbation.gradient_norm)):
-            self._weights.put_back()
 
-    def _move_back(self, scaler: GradScaler | None) -> StepStatistics:
-        assert self._perturbation is not None
-        try:
-            self.last_step = self._perturbation.measure_and_restore(self._gradients(), self._scale(scaler))
-        finally:
-            self._restore()
-        return self.last_step
+    def _move_back(self, scaler: GradScaler | None) -> tuple[Tensor, Tensor]:
+        """Return the norms of the gradient to step with and of the ascent's."""
+        self.last_step = last = self._excursion.come_back(self._parameters(), self._scale(scaler))
+        return self._excursion.finish([p.grad for p in self._parameters() if p.grad is not None], last), last.norm
 
-    def _step_base(self, norm: Tensor, ascent_norm: Tensor, scaler: GradScaler | None) -> None:
+    def _step_base(self, norm: Tensor, ascent_norm: Tensor, scaler: GradScaler | None, loss: Tensor | None) -> None:
         evidence = norm + ascent_norm.to(norm.device)
-        self._skipped += step_base(
+        skipped = step_base(
             self.base,
             norm,
             evidence if self.sync_perturbation else over_all_ranks(evidence),
@@ -384,14 +410,9 @@ class SAM(Optimizer):
             max_grad_norm=self.max_grad_norm,
             scaler=scaler if scaler is not None and scaler.is_enabled() else None,
         )
+        self._skipped += skipped
+        self._excursion.settle(skipped, loss)
         self._random_state = self._random_state_now()
-
-    def _restore(self) -> None:
-        """Put the weights back, if they are away: an interrupt may come at any moment."""
-        try:
-            self._weights.put_back()
-        finally:
-            self._perturbation = None
 
     def _repeated(self, first: RandomState) -> AbstractContextManager[None]:
         return repeated_pass(first, repeat_random=self.repeat_random, freeze_statistics=self.freeze_statistics)
@@ -402,9 +423,6 @@ class SAM(Optimizer):
     def _parameters(self) -> list[Tensor]:
         return [p for p in self._all_parameters() if p.requires_grad]
 
-    def _gradients(self) -> list[Tensor]:
-        return [gradient_of(p) for p in self._parameters() if p.grad is not None]
-
     def _scale(self, scaler: GradScaler | None) -> Tensor | None:
         """Return the scale, 0-d, without reading it from the device."""
         if scaler is None or not scaler.is_enabled():
@@ -413,11 +431,3 @@ class SAM(Optimizer):
 
     def _random_state_now(self) -> RandomState:
         return RandomState.now(p.device for p in self._parameters())
-
-    def _require_unperturbed(self, method: str) -> None:
-        if self._perturbation is not None:
-            raise refuse(method, "weights moved by first_step()", "weights at rest", "call second_step() first")
-
-
-def _magnitude(_parameter: Tensor, entries: Tensor) -> Tensor:
-    return entries.abs()

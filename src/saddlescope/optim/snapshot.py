@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import increment_version
 
+from saddlescope.optim.distributed import own
+
 
 class Snapshot:
     """The values of some tensors, to put back: never by subtracting, since that leaves round-off.
@@ -38,6 +40,8 @@ class Snapshot:
     def __init__(self) -> None:
         self.tensors: list[Tensor] = []
         """What has other values for a while."""
+        self.pieces: list[Tensor] = []
+        """Of these what this rank holds: the tensors themselves, unless they are distributed."""
         self.copies: list[Tensor] = []
         """The values to come back to, tensor by tensor."""
         self.targets: list[Tensor] = []
@@ -52,16 +56,17 @@ class Snapshot:
     def take(self, tensors: Sequence[Tensor]) -> None:
         """Keep the tensors' values. Then write others to ``targets``, and `leave`."""
         self.copies, self.targets, self._swapped = [], [], []  # or these would be seen looking at the memory
-        if len(tensors) != len(self._memory) or not all(map(_alike, tensors, self._memory)):
-            self.tensors, self._memory, self._copied = [], [], []  # let go of the old memory before asking for new
-            self._memory = [torch.empty_like(t, requires_grad=False) for t in tensors]
-        self.tensors, self._copied = list(tensors), []
-        for tensor, memory in zip(self.tensors, self._memory, strict=True):
-            swap = _owns_memory(tensor) and tensor.stride() == memory.stride()
+        pieces = [own(t) for t in tensors]
+        if len(pieces) != len(self._memory) or not all(map(_alike, pieces, self._memory)):
+            self.tensors, self.pieces, self._memory, self._copied = [], [], [], []  # let go before asking for new
+            self._memory = [torch.empty_like(t, requires_grad=False) for t in pieces]
+        self.tensors, self.pieces, self._copied = list(tensors), pieces, []
+        for tensor, piece, memory in zip(self.tensors, pieces, self._memory, strict=True):
+            swap = piece is tensor and _owns_memory(tensor) and tensor.stride() == memory.stride()
             copy = tensor.data if swap else memory
-            (self._swapped if swap else self._copied).append((tensor, copy))
+            (self._swapped if swap else self._copied).append((piece, copy))
             self.copies.append(copy)
-            self.targets.append(memory if swap else tensor)
+            self.targets.append(memory if swap else piece)
         if self._copied:
             tensors, copies = zip(*self._copied, strict=True)
             torch._foreach_copy_(copies, tensors)
@@ -70,7 +75,7 @@ class Snapshot:
     @torch.no_grad()
     def leave(self) -> None:
         """Let the tensors have the values written to ``targets``."""
-        for tensor, target in zip(self.tensors, self.targets, strict=True):
+        for tensor, target in zip(self.pieces, self.targets, strict=True):
             if tensor is not target:
                 tensor.data = target
         # A graph that saved the old values refuses to run with the new ones, as after any change in place.

@@ -31,7 +31,7 @@ class StepStatistics:
 
     @property
     def gradient_norm(self) -> float:
-        """``||g||``; with ``adaptive=True`` the norm ``||T g||`` that normalises there."""
+        """``||g||``; of ASAM ``||T g||``, which normalises there, and of Momentum-SAM ``||v||``."""
         return float(self.norm)
 
     @property
