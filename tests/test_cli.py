@@ -8,6 +8,7 @@ import pytest
 from command_line import document, run
 
 from saddlescope import __version__
+from saddlescope.training.datasets import digits
 
 
 def test_points_of_a_formula():
@@ -108,6 +109,7 @@ def test_version_and_entry_point():
 
 
 def test_a_missing_extra_is_named_in_one_line(monkeypatch):
+    digits.cache_clear()
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)  # an import of it fails, as where it is not installed
     result = run("train", "--task", "digits-mlp", "--steps", "1")
     assert result.exit_code == 2

@@ -106,14 +106,45 @@ def test_the_mean_of_micro_batches_is_a_copy():
 
 def test_micro_batches_with_a_cap_or_a_closure_are_refused():
     w = START.clone().requires_grad_()
-    opt = SAM(SGD([w], lr=0.1), radius_cap=RadiusCap())
+    opt = SAM(SGD([w], lr=0.1), radius_cap=RadiusCap(form="response"))
     closure = evaluation(opt, w, BATCH)
-    with pytest.raises(ValueError, match="micro_batches"):
+    with pytest.raises(ValueError, match='form="ascent"'):
         opt.step(micro_batches=[closure])
     with pytest.raises(ValueError, match="beside micro_batches"):
         opt.step(closure, micro_batches=[closure])
     with pytest.raises(ValueError, match="closure"):
         opt.step(micro_batches=[])
+
+
+def test_each_micro_batch_is_capped_by_its_own_gradient():
+    radii, losses = [], ([[3.0, 1.0, -1.0, 0.5]], [[0.3, 0.1, -0.1, 0.05]])  # H = 2 a a^T, of norm 2 |a|^2
+    w = torch.ones(4, dtype=torch.float64, requires_grad=True)
+    opt = SAM(SGD([w], lr=0.0), rho=5.0, radius_cap=RadiusCap(fraction=0.15))
+
+    def closure_of(rows):
+        a = torch.tensor(rows[0], dtype=torch.float64)
+
+        def closure():
+            opt.zero_grad()
+            loss = (w @ a) ** 2
+            loss.backward()
+            radii.append(float((w.detach() - 1.0).norm()))
+            return loss.detach()
+
+        return closure
+
+    for _ in range(3):
+        opt.step(micro_batches=[closure_of(losses[0])])
+    radii.clear()
+    opt.step(micro_batches=[closure_of(losses[0]), closure_of(losses[0])])
+    stiff = torch.tensor(losses[0][0], dtype=torch.float64)
+    expected = 0.15 * 2 * abs(float(stiff.sum())) * float(stiff.norm()) / (2 * float(stiff.square().sum()))
+    assert radii == pytest.approx([0.0, expected, 0.0, expected], rel=1e-9)
+
+
+def test_a_cap_by_the_two_gradients_refuses_two_batches():
+    with pytest.raises(ValueError, match="sync_perturbation"):
+        SAM(SGD([START.clone().requires_grad_()], lr=0.1), radius_cap=RadiusCap(), sync_perturbation=False)
 
 
 @pytest.mark.parametrize("limit", [0.05, 1e6])

@@ -20,5 +20,6 @@ def test_digits_are_standardised_by_the_training_set_and_split_once():
 
 def test_without_scikit_learn_the_message_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
+    digits.cache_clear()
     with pytest.raises(ModuleNotFoundError, match=r"pip install 'saddlescope\[train\]'"):
         digits()

@@ -28,7 +28,7 @@ def test_wrong_use_is_refused(options, message):
 
 
 def test_a_record_is_json_also_when_it_diverged():
-    config = ExperimentConfig(optimizer="sam", rho=1.0, radius_cap=RadiusCap(every=20))
+    config = ExperimentConfig(optimizer="sam", rho=1.0, radius_cap=RadiusCap(fraction=0.5, every=20, form="response"))
     record = Record(
         config=config,
         status="diverged",
@@ -42,5 +42,8 @@ def test_a_record_is_json_also_when_it_diverged():
     )
     data = json.loads(json.dumps(record.to_dict(), allow_nan=False))
     assert data["losses"] == [2.3, None] and data["final_loss"] is None
-    assert data["config"]["radius_cap"] == {"fraction": 0.5, "every": 20, "products": 8, "form": "response"}
+    assert data["config"]["radius_cap"] == {
+        **{"fraction": 0.5, "every": 20, "products": 8, "form": "response"},
+        **{"budget": 0.1, "horizon": 2000},
+    }
     assert ExperimentConfig(**{**data["config"], "radius_cap": RadiusCap(**data["config"]["radius_cap"])}) == config

@@ -1,6 +1,7 @@
 """The command line: each command parses, makes one public call, and prints a table or one JSON document."""
 
-from saddlescope.cli import escape, local, overall, reports  # noqa: F401  importing a module adds its commands
+# Importing a module adds its commands.
+from saddlescope.cli import diagnose, escape, explore, local, overall, reports, sweep, train  # noqa: F401
 from saddlescope.cli.app import app
 
 __all__ = ["app", "main"]

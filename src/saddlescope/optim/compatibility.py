@@ -59,6 +59,8 @@ def usable_variant(
         raise refuse("radius_cap", radius_cap, f"None with {variant}, normalized={normalized}", reason)
     if radius_cap is not None and not (radius_cap.needs_closure or statistics):
         raise refuse("statistics", False, f"True with {radius_cap}", "it goes by the statistics of each step")
+    if radius_cap is not None and not (radius_cap.needs_closure or sync_perturbation):
+        raise refuse("sync_perturbation", False, f"True with {radius_cap}", "its two gradients must be of one batch")
     if variant.synchronized and not sync_perturbation:
         raise refuse("sync_perturbation", False, f"True with {variant}", variant.synchronized)
     return variant

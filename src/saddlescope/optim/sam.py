@@ -208,8 +208,12 @@ class SAM(Optimizer):
 
     @property
     def hessian_products(self) -> int:
-        """Hessian-vector products the radius cap has used; each costs about 1.4 gradients."""
+        """Hessian-vector products the radius cap has used; each costs 1.4 to 2.6 gradients."""
         return 0 if self._excursion.cap is None else self._excursion.cap.products
+
+    @property
+    def _needs_closure(self) -> bool:
+        return self._excursion.cap is not None and self._excursion.cap.cap.needs_closure
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group to the base, with ``rho`` from the group or as for the others."""
@@ -239,7 +243,7 @@ class SAM(Optimizer):
 
         Raises:
             ValueError: without a closure, with both, between `first_step` and `second_step`, and for
-                ``micro_batches`` with a ``radius_cap``, whose rule is about one gradient.
+                ``micro_batches`` with a ``radius_cap`` that takes Hessian products.
         """
         if (closure is None) == (not micro_batches):
             raise refuse(
@@ -254,8 +258,8 @@ class SAM(Optimizer):
             self._step_base(norm, ascent_norm, scaler, loss)
             return loss
         assert micro_batches is not None
-        if self._excursion.cap is not None:
-            raise refuse("micro_batches", "radius_cap", "no radius cap", "its rule is about one gradient")
+        if self._needs_closure:
+            raise refuse("micro_batches", "a radius cap of Hessian products", "none", 'use RadiusCap(form="ascent")')
         parameters, mean = self._parameters(), GradientMean(len(micro_batches))
         losses, ascent_norms = [], []
         for part in micro_batches:
@@ -280,7 +284,7 @@ class SAM(Optimizer):
             ValueError: when the weights are moved already, or with a ``radius_cap`` that needs the closure.
         """
         self._excursion.prepare("first_step")
-        if self._excursion.cap is not None and self._excursion.cap.cap.needs_closure:
+        if self._needs_closure:
             raise refuse("first_step", "radius_cap", "no radius cap", "it needs Hessian products: step(closure)")
         if not self.needs_gradient and all(p.grad is None for p in self._parameters()):
             self._random_state = None

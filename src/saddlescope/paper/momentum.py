@@ -172,7 +172,7 @@ def _config(rho: float, lr: float, momentum: float, capped: bool, seed: int) -> 
         rho=rho,
         lr=lr,
         momentum=momentum,
-        radius_cap=RadiusCap() if capped else None,
+        radius_cap=RadiusCap(form="response", fraction=0.5) if capped else None,
         seed=seed,
     )
 

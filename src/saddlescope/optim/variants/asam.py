@@ -43,9 +43,10 @@ class ASAM(Variant):
 
     def ascend(self, ascent: Ascent) -> Perturbation:
         """Move the weights along ``T^2 g``."""
-        return ascent.make(weighting=self._size)
+        return ascent.make(weighting=self.size)
 
-    def _size(self, parameter: Tensor, entries: Tensor) -> Tensor:
+    def size(self, parameter: Tensor, entries: Tensor) -> Tensor:
+        """Return ``T`` for entries of a parameter."""
         if parameter.dim() <= 1 and not self.biases:
             return torch.ones_like(entries)
         return entries.abs() + self.eta

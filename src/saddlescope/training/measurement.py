@@ -1,0 +1,301 @@
+"""All that a verdict and an advice rest on, measured at the weights where a model is."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+
+from saddlescope._checks import require_count
+from saddlescope.curvature.hessian import HessianOperator, sample_count
+from saddlescope.curvature.lanczos import KrylovSpace, lanczos
+from saddlescope.training.effective_curvature import effective_curvature
+from saddlescope.training.estimate import Estimate
+from saddlescope.training.optimizer_settings import OptimizerSettings
+from saddlescope.training.rollout import Rollout, rollout, training_batches
+from saddlescope.training.tasks import Task
+from saddlescope.training.trap_number import (
+    Responses,
+    escape_curvature,
+    escape_direction,
+    measure_responses,
+    predicted_curvature,
+    trap_number,
+)
+from saddlescope.training.untouched import untouched
+
+ASIDE = 0.2
+"""How far to step aside for the effective curvature, as a share of what turns the gradient of a batch around."""
+UNKNOWN = Estimate(math.nan, math.nan, 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """Where a model stands, in numbers. ``v`` is the direction of most negative curvature that was found."""
+
+    status: str
+    """``"complete"``, or ``"not finite"``: loss, gradient or a Hessian product was not, and what follows is NaN."""
+    settings: OptimizerSettings
+    loss: float
+    """Mean loss of the curvature samples."""
+    gradient_norm: float
+    """Norm of their mean gradient."""
+    batch_gradient_norm: float
+    """Mean of ``|g_B|`` over batches of the training's size."""
+    lambda_min: float
+    """Smallest Ritz value of the Hessian on the curvature samples; no eigenvalue there is above it."""
+    lambda_max: float
+    residual_min: float
+    """``|H v - lambda_min v|``."""
+    residual_max: float
+    curvature: Estimate
+    """``E[v.H_B v]`` over other batches than ``v`` was chosen on."""
+    trap_number: Estimate
+    """``tau`` along ``v``; NaN where the curvature is not negative."""
+    micro_trap_number: Estimate
+    """The same if each quarter of a batch climbs along its own gradient."""
+    predicted_curvature: Estimate
+    """What SAM feels along ``v`` to first order: ``curvature (1 - tau)``, less what normalising takes off."""
+    effective_curvature: Estimate
+    """What SAM feels along ``v``, by stepping aside."""
+    plain_curvature: Estimate
+    """What SGD feels along ``v``, by stepping aside as far. With ReLUs it may be positive where the Hessian says
+    negative: kinks within reach curve up, and no derivative at the point sees them."""
+    escape_curvature: Estimate
+    """The least effective curvature in the plane of several directions of negative curvature, to first order."""
+    escape_effective_curvature: Estimate
+    """The same by stepping aside along the direction that was chosen."""
+    escape_plain_curvature: Estimate
+    """What SGD feels there."""
+    directions: int
+    """How many directions of negative curvature the plane holds."""
+    fall: Estimate
+    """By how much the loss of the curvature samples falls over the next ``watched_steps`` of this training."""
+    watched_steps: int
+    cosine: float
+    """Mean cosine of SAM's two gradients over these steps."""
+    hessian_products: int
+    """On curvature samples and on batches, together."""
+
+    @property
+    def theta(self) -> float:
+        """``eta lambda_max / (2 (1 + gamma))``: 1 at the edge of stability of gradient descent."""
+        return self.settings.lr * self.lambda_max / (2 * (1 + self.settings.momentum))
+
+    @property
+    def full_batch_window(self) -> bool:
+        """Whether full-batch SAM can be held at all: ``|lambda_min| / lambda_max > theta / (1 - theta)``.
+
+        On a full batch SAM bounces along the top eigenvector of the Hessian with ``|g| = rho lambda_max theta / (1 -
+        theta)`` on average, which is what lets go of a weak direction at a large step: at the edge of stability no
+        saddle holds. Derived for ``gamma = 0`` and one dominant direction; noise of minibatches changes ``|g|``.
+        """
+        return self.theta < 1.0 and -self.lambda_min > self.lambda_max * self.theta / (1.0 - self.theta)
+
+    @property
+    def predicted_slowdown(self) -> float:
+        """``1 / (1 - tau)``, infinite from ``tau = 1`` on; NaN without negative curvature."""
+        number = self.trap_number.value
+        return math.inf if number >= 1.0 else 1.0 / (1.0 - number)
+
+    @property
+    def critical_rho(self) -> float:
+        """The radius at which ``tau = 1``; NaN without negative curvature or without SAM."""
+        number = self.trap_number.value
+        return self.settings.rho / number if number > 0.0 else math.nan
+
+    @property
+    def slowdown(self) -> float:
+        """How many times slower than SGD SAM leaves along ``v``, by stepping aside; infinite where it is driven back.
+
+        NaN where SGD does not leave either.
+        """
+        plain, felt = self.plain_curvature.value, self.effective_curvature.value
+        if not plain < 0.0:
+            return math.nan
+        return plain / felt if felt < 0.0 else math.inf
+
+    def growth(self, curvature: float) -> float:
+        """Return the growth rate a step, ``log z``, along a direction that is felt as so curved; negative: decay.
+
+        ``z`` is the larger root of the heavy ball's ``z^2 - (1 + gamma - eta lam) z + gamma = 0``; for small steps
+        ``log z = -eta lam / (1 - gamma)``, which is what is returned for decay.
+        """
+        step, momentum = self.settings.lr * curvature, self.settings.momentum
+        if not step < 0.0:
+            return -step / (1 - momentum)
+        half = (1 + momentum - step) / 2
+        return math.log(half + math.sqrt(half**2 - momentum))
+
+    @property
+    def sgd_steps(self) -> float:
+        """Steps in which SGD grows e-fold along ``v``, by the Hessian; NaN without negative curvature."""
+        return 1 / self.growth(self.curvature.value) if self.curvature.value < 0.0 else math.nan
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all numbers, ready for JSON; what is not finite becomes None."""
+        names = [f.name for f in fields(self)]
+        names += ["theta", "full_batch_window", "predicted_slowdown", "slowdown", "critical_rho", "sgd_steps"]
+        return {name: _plain(getattr(self, name)) for name in names}
+
+
+def measure(
+    task: Task,
+    settings: OptimizerSettings,
+    *,
+    samples: int | None = None,
+    directions: int = 4,
+    products: int = 24,
+    curvature_samples: int = 2_000,
+    watch: int = 100,
+    seed: int = 0,
+) -> Measurement:
+    """Measure where the task's model stands, for a training with these settings.
+
+    Lanczos on the curvature samples finds directions of negative curvature; other batches say how SAM answers along
+    them; then the training is watched for a while. Weights, gradients, buffers and random numbers are afterwards as
+    they were. The model is evaluated in the mode that it is in, usually training mode.
+
+    Args:
+        task: model, loss and data. A task without ``draw`` is measured on its own batches, whatever their size.
+        settings: with what it is trained. The trap number is that of plain SAM with this radius.
+        samples: batches for the response, >= 4; default 16, or as many as hold 4,096 samples.
+        directions: of negative curvature at most, >= 1.
+        products: of Lanczos on the curvature samples.
+        curvature_samples: of the training set, at least one batch.
+        watch: steps of training to watch; 0 for none, and then no verdict can say that a run is trapped.
+        seed: of the batches.
+
+    Raises:
+        ValueError: for a count out of range.
+    """
+    samples = max(16, 4_096 // settings.batch_size) if samples is None else require_count("samples", samples, minimum=4)
+    require_count("directions", directions, minimum=1)
+    require_count("products", products, minimum=2)
+    require_count("curvature_samples", curvature_samples, minimum=1)
+    require_count("watch", watch)
+    with untouched(task.model):
+        torch.manual_seed(seed)  # dropout
+        return _measure(task, settings, samples, directions, products, curvature_samples, watch, seed)
+
+
+def _measure(
+    task: Task,
+    settings: OptimizerSettings,
+    samples: int,
+    directions: int,
+    products: int,
+    curvature_samples: int,
+    watch: int,
+    seed: int,
+) -> Measurement:
+    parameters = [p for p in task.model.parameters() if p.requires_grad]
+    watched = curvature_batches(task, curvature_samples, seed)
+    operator = HessianOperator(task.loss_fn, parameters, watched)
+    loss, gradient = operator.loss(), operator.gradient()
+    gradient_norm = float(gradient.norm())
+    if not (math.isfinite(loss) and math.isfinite(gradient_norm)):
+        return _not_finite(settings, loss, gradient_norm, operator.products)
+    with operator.retained():
+        spaces = deque(lanczos(operator.matvec, operator.random_vector(seed), products), maxlen=1)
+    if not spaces:  # the first product was not finite
+        return _not_finite(settings, loss, gradient_norm, operator.products)
+    space = spaces[0]
+    plane = _negative_plane(space, directions)
+    batches = list(training_batches(task, settings.batch_size, samples, seed + 1))
+    answers = measure_responses(task.loss_fn, parameters, plane, batches)
+    aside = _step_aside(answers)
+    half = batches[len(batches) // 2 :]
+
+    def felt(along: torch.Tensor, on: list[Any], rho: float = settings.rho) -> Estimate:
+        return effective_curvature(task.loss_fn, parameters, along, on, rho=rho, displacement=aside)
+
+    exit_ = torch.as_tensor(escape_direction(answers, settings.rho)).to(plane) @ plane
+    micro = _micro_trap_number(task, settings, parameters, plane[:1], samples, seed)
+    seen = rollout(task, settings, watch, watched=watched, seed=seed + 3) if watch else None
+    return Measurement(
+        status="complete",
+        settings=settings,
+        loss=loss,
+        gradient_norm=gradient_norm,
+        batch_gradient_norm=float(answers.gradient_norms.mean()),
+        lambda_min=float(space.values[0]),
+        lambda_max=float(space.values[-1]),
+        residual_min=space.residual(0),
+        residual_max=space.residual(-1),
+        curvature=Estimate.mean(answers.curvature[:, 0, 0]),
+        trap_number=trap_number(answers, settings.rho),
+        micro_trap_number=micro,
+        predicted_curvature=predicted_curvature(answers, settings.rho),
+        effective_curvature=felt(plane[0], batches),
+        plain_curvature=felt(plane[0], batches, 0.0),
+        escape_curvature=escape_curvature(answers, settings.rho),
+        escape_effective_curvature=felt(exit_, half),
+        escape_plain_curvature=felt(exit_, half, 0.0),
+        directions=len(plane),
+        fall=UNKNOWN if seen is None else seen.fall,
+        watched_steps=0 if seen is None else int(seen.steps[-1]),
+        cosine=_mean_cosine(seen),
+        hessian_products=operator.products + answers.products + micro.samples,
+    )
+
+
+def curvature_batches(task: Task, count: int, seed: int) -> list[Any]:
+    """Return about ``count`` samples of the training set: one draw, or the task's first batches."""
+    if task.draw is not None:
+        return list(training_batches(task, count, 1, seed))
+    kept, total = [], 0
+    for batch in task.batches:
+        kept.append(batch)
+        total += sample_count(batch)
+        if total >= count:
+            break
+    return kept
+
+
+def _negative_plane(space: KrylovSpace, count: int) -> torch.Tensor:
+    """Return Ritz vectors of negative values, spread over them, the most negative first; at least one."""
+    negative = int((space.values < -space.round_off).sum())
+    chosen = np.unique(np.linspace(0, max(negative - 1, 0), min(count, max(negative, 1))).round().astype(int))
+    return torch.stack([space.vector(i) for i in chosen])
+
+
+def _step_aside(answers: Responses) -> float:
+    """Return a displacement along ``v`` that turns the gradient of a batch by a fraction of its length."""
+    squares = answers.response[:, 0, 0] * answers.gradient_norms
+    rms, norm = math.sqrt(float(squares.mean())), float(answers.gradient_norms.mean())
+    return ASIDE * norm / rms if rms > 0.0 and norm > 0.0 else 1e-3
+
+
+def _micro_trap_number(
+    task: Task, settings: OptimizerSettings, parameters: Sequence[Any], v: torch.Tensor, samples: int, seed: int
+) -> Estimate:
+    size = settings.batch_size // 4
+    if task.draw is None or size < 1:
+        return UNKNOWN
+    parts = islice(training_batches(task, size, 4 * samples, seed + 2), samples)
+    return trap_number(measure_responses(task.loss_fn, parameters, v, parts), settings.rho)
+
+
+def _mean_cosine(seen: Rollout | None) -> float:
+    cosines = np.array([]) if seen is None else seen.cosines[np.isfinite(seen.cosines)]
+    return float(cosines.mean()) if len(cosines) else math.nan
+
+
+def _not_finite(settings: OptimizerSettings, loss: float, gradient_norm: float, products: int) -> Measurement:
+    known = {"status": "not finite", "settings": settings, "loss": loss, "gradient_norm": gradient_norm}
+    known |= {"directions": 0, "watched_steps": 0, "hessian_products": products}
+    unknown = {f.name: UNKNOWN if f.type == "Estimate" else math.nan for f in fields(Measurement)}
+    return Measurement(**{**unknown, **known})
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Estimate | OptimizerSettings):
+        return value.to_dict()
+    return None if isinstance(value, float) and not math.isfinite(value) else value
