@@ -95,6 +95,11 @@ def _sharing(parameter: Tensor) -> tuple[ProcessGroup | None, ...]:
     return (None,) if getattr(parameter, "_fsdp_flattened", False) else ()
 
 
+_PLAIN = (Tensor, nn.Parameter)
+
+
 def _is_distributed(tensor: Tensor | None) -> bool:
+    if type(tensor) in _PLAIN:  # what is asked a dozen times for each of them in a step
+        return False
     module = sys.modules.get("torch.distributed.tensor")  # a second to import, and there is none without it
     return module is not None and isinstance(tensor, module.DTensor)
