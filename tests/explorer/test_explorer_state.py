@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from saddlescope.explorer.fields import FIELDS, MAPS, PLANAR, Box, Choice, Number, Points, Text
+from saddlescope.explorer.fields import FIELDS, OPTIMIZERS, PLANAR, Box, Choice, Number, Points, Text
 from saddlescope.explorer.state import LONGEST_QUERY, MOST_WORK, ExplorerState, read_query
 
 FUZZED = int(os.environ.get("SADDLESCOPE_FUZZ", "4000"))
@@ -101,7 +101,7 @@ def test_a_giant_address_is_one_note():
     assert len(notes) == 6 and notes[-1] == "and 995 more settings that were left out"
 
 
-@pytest.mark.parametrize("name", MAPS)
+@pytest.mark.parametrize("name", OPTIMIZERS)
 @pytest.mark.parametrize("rho", [0.0, 0.5, 10.0])
 def test_every_optimizer_can_be_made_at_the_ends_of_the_sliders(name, rho):
     for lr, momentum in ((1e-6, 0.0), (1.0, 0.999)):

@@ -11,35 +11,10 @@ import typer
 
 from saddlescope import landscapes
 from saddlescope._checks import refuse, require_choice
-from saddlescope.dynamics import (
-    ASAMMap,
-    CappedSAMMap,
-    FriendlySAMMap,
-    GradientMap,
-    LookaheadSAMMap,
-    MicroBatchSAMMap,
-    MomentumSAMMap,
-    SAMMap,
-    ScheduledSAMMap,
-    StableSAMMap,
-    VaSSOMap,
-)
+from saddlescope.dynamics import GradientMap, SAMMap
 from saddlescope.dynamics.maps import UpdateMap
+from saddlescope.dynamics.names import MAPS
 from saddlescope.landscapes import Landscape
-
-MAPS: dict[str, type[UpdateMap]] = {
-    "gd": GradientMap,
-    "sam": SAMMap,
-    "asam": ASAMMap,
-    "lookahead": LookaheadSAMMap,
-    "stable": StableSAMMap,
-    "friendly": FriendlySAMMap,
-    "vasso": VaSSOMap,
-    "momentum-sam": MomentumSAMMap,
-    "m-sam": MicroBatchSAMMap,
-    "scheduled": ScheduledSAMMap,
-    "capped": CappedSAMMap,
-}
 
 LandscapeName = Annotated[str, typer.Option("--landscape", help=f"One of {', '.join(landscapes.names())}.")]
 Loss = Annotated[str, typer.Option("--loss", help="A formula such as 'x**2 - y**2', instead of --landscape.")]

@@ -9,35 +9,23 @@ from typing import Any
 
 from saddlescope import landscapes
 from saddlescope._checks import refuse
-from saddlescope.dynamics import (
-    ASAMMap,
-    CappedSAMMap,
-    FriendlySAMMap,
-    GradientMap,
-    LookaheadSAMMap,
-    MicroBatchSAMMap,
-    MomentumSAMMap,
-    SAMMap,
-    ScheduledSAMMap,
-    StableSAMMap,
-    VaSSOMap,
-)
 from saddlescope.dynamics.maps import UpdateMap
+from saddlescope.dynamics.names import MAPS
 from saddlescope.dynamics.noise import SHARING
 
-MAPS: dict[str, tuple[str, type[UpdateMap], Callable[[float], dict[str, Any]]]] = {
-    "sam": ("SAM", SAMMap, lambda lr: {}),
-    "usam": ("unnormalized SAM", SAMMap, lambda lr: {"normalized": False}),
-    "asam": ("ASAM", ASAMMap, lambda lr: {}),
-    "capped": ("SAM + radius cap", CappedSAMMap, lambda lr: {}),
-    "friendly": ("Friendly-SAM", FriendlySAMMap, lambda lr: {}),
-    "lookahead": ("Lookahead-SAM, η ahead", LookaheadSAMMap, lambda lr: {"lookahead": lr}),
-    "m-sam": ("m-SAM, batch in 4 parts", MicroBatchSAMMap, lambda lr: {"parts": 4}),
-    "momentum-sam": ("Momentum-SAM", MomentumSAMMap, lambda lr: {}),
-    "scheduled": ("SAM after 100 steps", ScheduledSAMMap, lambda lr: {"start": 100}),
-    "stable": ("Stable SAM", StableSAMMap, lambda lr: {}),
-    "vasso": ("VaSSO", VaSSOMap, lambda lr: {}),
-    "gd": ("gradient descent", GradientMap, lambda lr: {}),
+OPTIMIZERS: dict[str, tuple[str, type[UpdateMap], Callable[[float], dict[str, Any]]]] = {
+    "sam": ("SAM", MAPS["sam"], lambda lr: {}),
+    "usam": ("unnormalized SAM", MAPS["sam"], lambda lr: {"normalized": False}),
+    "asam": ("ASAM", MAPS["asam"], lambda lr: {}),
+    "capped": ("SAM + radius cap", MAPS["capped"], lambda lr: {}),
+    "friendly": ("Friendly-SAM", MAPS["friendly"], lambda lr: {}),
+    "lookahead": ("Lookahead-SAM, η ahead", MAPS["lookahead"], lambda lr: {"lookahead": lr}),
+    "m-sam": ("m-SAM, batch in 4 parts", MAPS["m-sam"], lambda lr: {"parts": 4}),
+    "momentum-sam": ("Momentum-SAM", MAPS["momentum-sam"], lambda lr: {}),
+    "scheduled": ("SAM after 100 steps", MAPS["scheduled"], lambda lr: {"start": 100}),
+    "stable": ("Stable SAM", MAPS["stable"], lambda lr: {}),
+    "vasso": ("VaSSO", MAPS["vasso"], lambda lr: {}),
+    "gd": ("gradient descent", MAPS["gd"], lambda lr: {}),
 }
 """By the name in the address: what to call it, its map, and its settings beyond the sliders, given the step size."""
 PLANAR = tuple(name for name in landscapes.names() if landscapes.get(name).dimension == 2)
@@ -185,7 +173,7 @@ FIELDS: dict[str, Field] = {
     "landscape": Choice("landscape", PLANAR),
     "loss": Text("formula of x and y", 2000),
     "bounds": Box("box x0, x1, y0, y1"),
-    "optimizer": Choice("optimizer", tuple(MAPS), tuple(title for title, _, _ in MAPS.values())),
+    "optimizer": Choice("optimizer", tuple(OPTIMIZERS), tuple(title for title, _, _ in OPTIMIZERS.values())),
     "rho": Number("radius ρ", 0.0, 10.0, scale="cubic"),
     "lr": Number("step size η", 1e-6, 1.0, scale="log"),
     "momentum": Number("momentum γ", 0.0, 0.999),

@@ -11,7 +11,7 @@ import torch
 
 from saddlescope.dynamics import SAMMap, Trajectories, ascent_series, simulate
 from saddlescope.dynamics.maps import UpdateMap
-from saddlescope.explorer.fields import MAPS
+from saddlescope.explorer.fields import OPTIMIZERS
 from saddlescope.explorer.packing import finite, pack
 from saddlescope.explorer.state import ExplorerState
 from saddlescope.stability import CriticalPoint, find_critical_points, label_phases
@@ -101,7 +101,7 @@ def _path(state: ExplorerState) -> dict[str, Any]:
         series = ascent_series(landscape, update, run.points)
         perturbed, cosine = pack(series.perturbed), pack(series.cosine)
     return {
-        "label": MAPS[state.optimizer][0],
+        "label": OPTIMIZERS[state.optimizer][0],
         "points": pack(run.points),
         "status": run.to_dict()["status"],
         "final": [[finite(x) for x in point] for point in run.final.tolist()],

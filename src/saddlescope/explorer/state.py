@@ -12,7 +12,7 @@ from saddlescope import landscapes
 from saddlescope._checks import refuse
 from saddlescope.dynamics.maps import UpdateMap
 from saddlescope.dynamics.noise import GaussianNoise
-from saddlescope.explorer.fields import FIELDS, MAPS
+from saddlescope.explorer.fields import FIELDS, OPTIMIZERS
 from saddlescope.landscapes import Landscape
 
 LONGEST_QUERY = 8000
@@ -79,7 +79,7 @@ class ExplorerState:
 
     def to_update(self) -> UpdateMap:
         """Return the optimizer's map."""
-        _, kind, settings = MAPS[self.optimizer]
+        _, kind, settings = OPTIMIZERS[self.optimizer]
         numbers = {"lr": self.lr, "momentum": self.momentum, **settings(self.lr)}
         if self.optimizer != "gd":
             numbers["rho"] = self.rho
