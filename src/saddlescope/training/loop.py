@@ -18,13 +18,13 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import SGD, Optimizer
 
 from saddlescope._checks import refuse, require_count
-from saddlescope.curvature.hessian import sample_count
 from saddlescope.optim import SAM
 from saddlescope.provenance import provenance
 from saddlescope.training.batches import Batches
 from saddlescope.training.checkpoints import load_checkpoint, save_checkpoint
 from saddlescope.training.experiment import ExperimentConfig, Record
 from saddlescope.training.ranks import mean_over_ranks, own_device, own_share, process_group, rank, ranks
+from saddlescope.training.rollout import mean_loss_on
 from saddlescope.training.schedules import factor
 from saddlescope.training.tasks import Task, make_task
 
@@ -181,9 +181,9 @@ def mean_loss(task: Task) -> float:
     """Return the mean loss over all training samples of a task, in evaluation mode."""
     was_training = task.model.training
     task.model.eval()
-    pairs = [(sample_count(batch), float(task.loss_fn(batch))) for batch in task.batches]
+    loss = mean_loss_on(task, task.batches)
     task.model.train(was_training)
-    return math.fsum(count * loss for count, loss in pairs) / sum(count for count, _ in pairs)
+    return loss
 
 
 @contextmanager

@@ -12,7 +12,6 @@ from typing import Any
 
 from torch import Tensor
 from torch.amp.grad_scaler import GradScaler
-from torch.distributed import get_rank, is_available, is_initialized
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
@@ -22,6 +21,7 @@ from saddlescope.training.budget import Budget
 from saddlescope.training.checker import Checker
 from saddlescope.training.loggers import Sink, sink_of
 from saddlescope.training.monitor_log import SCHEMA, VERSION, LogWriter, MonitorLog, collect, until
+from saddlescope.training.ranks import rank
 from saddlescope.training.signals import SignalReader, plain_statistics
 
 
@@ -118,7 +118,7 @@ class StabilityMonitor:
         self._handles: list[RemovableHandle] = []
         self._loss: Any = None
         self._closure: Callable[[], Any] | None = None
-        self._is_main = not (is_available() and is_initialized()) or get_rank() == 0
+        self._is_main = rank() == 0
         settings = {**plan, "read_every": read_every, "budget": self.account.to_dict()["share"]}
         settings |= {"optimizer": type(optimizer).__name__}
         self._header = {"schema": SCHEMA, "version": VERSION, "settings": settings}
