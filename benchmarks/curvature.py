@@ -37,7 +37,7 @@ from torch.nn.functional import cross_entropy
 from saddlescope.curvature.hessian import HessianOperator
 from saddlescope.curvature.lanczos import extreme_eigenvalues
 from saddlescope.provenance import provenance
-from saddlescope.training.datasets import digits
+from saddlescope.training.data.datasets import digits
 from saddlescope.training.networks import mlp
 
 SAMPLES, STEPS, BUDGET = 512, 30, 200

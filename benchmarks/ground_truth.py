@@ -30,14 +30,14 @@ from rich.console import Console
 from rich.table import Table
 
 from saddlescope.provenance import provenance
-from saddlescope.training.datasets import digits
-from saddlescope.training.diagnosis import diagnose
-from saddlescope.training.measurement import curvature_batches
+from saddlescope.training.data.datasets import digits
+from saddlescope.training.diagnosis.diagnose import diagnose
+from saddlescope.training.diagnosis.measurement import curvature_batches
+from saddlescope.training.diagnosis.optimizer_settings import OptimizerSettings as Settings
+from saddlescope.training.diagnosis.rollout import rollout
+from saddlescope.training.diagnosis.untouched import untouched
 from saddlescope.training.networks import mlp
-from saddlescope.training.optimizer_settings import OptimizerSettings as Settings
-from saddlescope.training.rollout import rollout
 from saddlescope.training.tasks import Task, classification, make_task
-from saddlescope.training.untouched import untouched
 
 AFTER, STUCK, ADVISED = 500, 300, 600
 CHANCE = math.log(10.0)

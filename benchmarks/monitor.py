@@ -28,7 +28,7 @@ from torch.nn.functional import cross_entropy
 from saddlescope.optim import SAM
 from saddlescope.provenance import provenance
 from saddlescope.training import make_task
-from saddlescope.training.monitor import StabilityMonitor
+from saddlescope.training.monitor.monitor import StabilityMonitor
 
 BLOCK = 200
 Workload = tuple[torch.optim.Optimizer, Callable[[], Callable[[], Tensor]]]

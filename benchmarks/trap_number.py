@@ -25,11 +25,11 @@ from rich.table import Table
 
 from saddlescope.plots.trap import plot_calibration
 from saddlescope.provenance import provenance
-from saddlescope.training.measurement import Measurement, curvature_batches, measure
-from saddlescope.training.optimizer_settings import OptimizerSettings as Settings
-from saddlescope.training.rollout import rollout
+from saddlescope.training.diagnosis.measurement import Measurement, curvature_batches, measure
+from saddlescope.training.diagnosis.optimizer_settings import OptimizerSettings as Settings
+from saddlescope.training.diagnosis.rollout import rollout
+from saddlescope.training.diagnosis.verdict import judge_measurement
 from saddlescope.training.tasks import make_task
-from saddlescope.training.verdict import judge_measurement
 
 DIMENSION, CURVATURE, NOISE, LR, REPLICAS, STEPS, LEVEL = 200, 2.0, 0.2, 0.01, 64, 4_000, -10.0
 COLOURS = {

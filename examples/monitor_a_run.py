@@ -15,9 +15,9 @@ import torch
 from saddlescope.optim import SAM
 from saddlescope.report.monitor_page import monitor_page
 from saddlescope.training import make_task
-from saddlescope.training.live_view import LiveView
-from saddlescope.training.monitor import StabilityMonitor
-from saddlescope.training.monitor_log import read_monitor_log
+from saddlescope.training.monitor.live_view import LiveView
+from saddlescope.training.monitor.log import read_monitor_log
+from saddlescope.training.monitor.monitor import StabilityMonitor
 
 folder = Path(sys.argv[1] if len(sys.argv) > 1 else mkdtemp())
 torch.manual_seed(0)

@@ -43,8 +43,8 @@ def two_moons() -> Task:
 
 # %% What the command line does, in Python
 if __name__ == "__main__":
-    from saddlescope.training.diagnosis import diagnose
-    from saddlescope.training.optimizer_settings import OptimizerSettings
+    from saddlescope.training.diagnosis.diagnose import diagnose
+    from saddlescope.training.diagnosis.optimizer_settings import OptimizerSettings
 
     torch.manual_seed(0)
     found = diagnose(digits_mlp(), OptimizerSettings(rho=1.0), steps=100)

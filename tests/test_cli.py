@@ -8,7 +8,7 @@ import pytest
 from command_line import document, run
 
 from saddlescope import __version__
-from saddlescope.training.datasets import digits
+from saddlescope.training.data.datasets import digits
 
 
 def test_points_of_a_formula():

@@ -6,8 +6,8 @@ import torch
 from command_line import document, run
 
 import saddlescope.cli.diagnose  # noqa: F401  adds the command
-from saddlescope.training.diagnosis import diagnose
-from saddlescope.training.optimizer_settings import OptimizerSettings
+from saddlescope.training.diagnosis.diagnose import diagnose
+from saddlescope.training.diagnosis.optimizer_settings import OptimizerSettings
 
 KEYS = {"verdict", "trap_number", "slowdown", "lambda_min", "lambda_max", "gradient_norm"}
 KEYS |= {"residuals", "hessian_products", "advice"}

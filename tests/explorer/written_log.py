@@ -1,6 +1,6 @@
 """Logs of a training monitor with known numbers."""
 
-from saddlescope.training.monitor_log import COLUMNS, LogWriter
+from saddlescope.training.monitor.log import COLUMNS, LogWriter
 
 
 def write_log(path, steps):

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from saddlescope.plots.monitor import VERDICT_COLOURS, plot_monitored_loss, plot_trap_numbers
-from saddlescope.training.monitor_log import COLUMNS, collect
+from saddlescope.training.monitor.log import COLUMNS, collect
 
 
 def check(step, number, error, finding):

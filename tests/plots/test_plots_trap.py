@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from saddlescope.plots.trap import plot_calibration, plot_trials
-from saddlescope.training.diagnosis import Trial
-from saddlescope.training.estimate import Estimate
-from saddlescope.training.measurement import Measurement
-from saddlescope.training.optimizer_settings import OptimizerSettings
+from saddlescope.training.diagnosis.diagnose import Trial
+from saddlescope.training.diagnosis.estimate import Estimate
+from saddlescope.training.diagnosis.measurement import Measurement
+from saddlescope.training.diagnosis.optimizer_settings import OptimizerSettings
 
 GREY = {"mlp": "#777777"}
 

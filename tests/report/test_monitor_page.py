@@ -5,7 +5,7 @@ from html.parser import HTMLParser
 import pytest
 
 from saddlescope.report.monitor_page import monitor_page
-from saddlescope.training.monitor_log import COLUMNS, collect
+from saddlescope.training.monitor.log import COLUMNS, collect
 
 BUDGET = {"share": 0.1, "training_seconds": 50.0, "spent_seconds": 2.0, "products": 36, "waits": 1}
 CHECK = {

@@ -9,7 +9,7 @@ from torch.nn.functional import cross_entropy
 from saddlescope.curvature import HessianOperator, extreme_eigenvalues
 from saddlescope.optim import RadiusCap
 from saddlescope.training import ExperimentConfig, make_task, run_experiment
-from saddlescope.training.datasets import digits
+from saddlescope.training.data.datasets import digits
 from saddlescope.training.loop import mean_loss
 from saddlescope.training.networks import mlp
 

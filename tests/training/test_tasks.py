@@ -3,9 +3,9 @@ import torch
 from torch import Generator, nn
 from torch.nn.functional import cross_entropy
 
-from saddlescope.training.augmentation import flip_and_crop
 from saddlescope.training.batches import Batches
-from saddlescope.training.datasets import Dataset
+from saddlescope.training.data.augmentation import flip_and_crop
+from saddlescope.training.data.datasets import Dataset
 from saddlescope.training.loop import mean_loss
 from saddlescope.training.networks import convnet
 from saddlescope.training.tasks import TASKS, classification, make_task

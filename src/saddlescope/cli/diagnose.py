@@ -15,10 +15,10 @@ from rich.table import Table
 from saddlescope._checks import refuse
 from saddlescope.cli.app import app, stdout
 from saddlescope.cli.options import AsJson, LearningRate, Momentum
-from saddlescope.training.diagnosis import Diagnosis
-from saddlescope.training.diagnosis import diagnose as run_diagnosis
-from saddlescope.training.estimate import Estimate
-from saddlescope.training.optimizer_settings import OptimizerSettings
+from saddlescope.training.diagnosis.diagnose import Diagnosis
+from saddlescope.training.diagnosis.diagnose import diagnose as run_diagnosis
+from saddlescope.training.diagnosis.estimate import Estimate
+from saddlescope.training.diagnosis.optimizer_settings import OptimizerSettings
 from saddlescope.training.tasks import Task
 
 TRIES = 3

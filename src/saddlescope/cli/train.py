@@ -14,8 +14,8 @@ from saddlescope.cli.app import app, stdout
 from saddlescope.cli.options import AsJson, LearningRate, Momentum, Unnormalized
 from saddlescope.optim import RadiusCap
 from saddlescope.training import ExperimentConfig, run_experiment
+from saddlescope.training.data.image_files import ENVIRONMENT
 from saddlescope.training.experiment import OPTIMIZERS
-from saddlescope.training.image_files import ENVIRONMENT
 from saddlescope.training.schedules import SCHEDULES
 from saddlescope.training.tasks import TASKS
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from saddlescope._checks import refuse
-from saddlescope.training.monitor_log import MonitorLog, read_monitor_log
+from saddlescope.training.monitor.log import MonitorLog, read_monitor_log
 
 MOST_POINTS = 1500
 MOST_CHECKS = 2000

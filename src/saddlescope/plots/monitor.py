@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from saddlescope.plots.style import COLOURS, FAINT, INK, add_legend, new_axes
-from saddlescope.training.monitor_log import MonitorLog
+from saddlescope.training.monitor.log import MonitorLog
 
 VERDICT_COLOURS = {
     "trapped": COLOURS["SAM"],

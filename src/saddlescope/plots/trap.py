@@ -8,8 +8,8 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from saddlescope.plots.style import FAINT, INK, add_legend, new_axes
-from saddlescope.training.diagnosis import Trial
-from saddlescope.training.measurement import Measurement
+from saddlescope.training.diagnosis.diagnose import Trial
+from saddlescope.training.diagnosis.measurement import Measurement
 
 
 def plot_calibration(

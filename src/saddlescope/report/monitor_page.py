@@ -12,8 +12,8 @@ from matplotlib.axes import Axes
 from saddlescope.plots.monitor import VERDICT_COLOURS, plot_monitored_loss, plot_trap_numbers
 from saddlescope.report.figures import to_svg
 from saddlescope.report.page import format_cell
-from saddlescope.training.live_view import spent
-from saddlescope.training.monitor_log import MonitorLog
+from saddlescope.training.monitor.live_view import spent
+from saddlescope.training.monitor.log import MonitorLog
 
 _STYLE = """
 .ssm { font: 15px/1.45 system-ui, sans-serif; max-width: 64rem; color: #222; background: #fff; padding: .5rem }
@@ -47,7 +47,7 @@ class MonitorPage:
 def monitor_page(log: MonitorLog) -> MonitorPage:
     """Return verdict, figures, changes of the verdict, checks, errors and costs of a monitored training.
 
-    >>> from saddlescope.training.monitor_log import collect
+    >>> from saddlescope.training.monitor.log import collect
     >>> page = monitor_page(collect({"settings": {}}, [{"type": "error", "step": 7, "error": "out of memory"}]))
     >>> "out of memory" in page.html
     True

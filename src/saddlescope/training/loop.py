@@ -22,9 +22,9 @@ from saddlescope.optim import SAM
 from saddlescope.provenance import provenance
 from saddlescope.training.batches import Batches
 from saddlescope.training.checkpoints import load_checkpoint, save_checkpoint
+from saddlescope.training.diagnosis.rollout import mean_loss_on
 from saddlescope.training.experiment import ExperimentConfig, Record
 from saddlescope.training.ranks import mean_over_ranks, own_device, own_share, process_group, rank, ranks
-from saddlescope.training.rollout import mean_loss_on
 from saddlescope.training.schedules import factor
 from saddlescope.training.tasks import Task, make_task
 

@@ -12,8 +12,8 @@ from torch import Generator, Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from saddlescope._checks import require_choice
-from saddlescope.training.augmentation import Augmentation, flip_and_crop
-from saddlescope.training.datasets import Dataset, cifar10, cifar100, digits, fashion_mnist
+from saddlescope.training.data.augmentation import Augmentation, flip_and_crop
+from saddlescope.training.data.datasets import Dataset, cifar10, cifar100, digits, fashion_mnist
 from saddlescope.training.networks import convnet, mlp
 from saddlescope.training.residual_networks import resnet, resnet18, wide_resnet
 

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from saddlescope.training.measurement import Measurement
-from saddlescope.training.optimizer_settings import OptimizerSettings
-from saddlescope.training.verdict import falls, judge_measurement
+from saddlescope.training.diagnosis.measurement import Measurement
+from saddlescope.training.diagnosis.optimizer_settings import OptimizerSettings
+from saddlescope.training.diagnosis.verdict import falls, judge_measurement
 
 FRACTION = 0.5
 """The trap number that a smaller radius leaves."""

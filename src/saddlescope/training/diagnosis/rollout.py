@@ -14,8 +14,8 @@ from torch import Generator, Tensor
 
 from saddlescope._checks import refuse, require_count
 from saddlescope.curvature.hessian import sample_count
-from saddlescope.training.estimate import Estimate
-from saddlescope.training.optimizer_settings import OptimizerSettings
+from saddlescope.training.diagnosis.estimate import Estimate
+from saddlescope.training.diagnosis.optimizer_settings import OptimizerSettings
 from saddlescope.training.tasks import Task
 
 

@@ -7,9 +7,9 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from saddlescope.training.live_view import LiveView
-from saddlescope.training.loggers import scalars, sink_of
-from saddlescope.training.monitor_log import COLUMNS
+from saddlescope.training.monitor.live_view import LiveView
+from saddlescope.training.monitor.log import COLUMNS
+from saddlescope.training.monitor.loggers import scalars, sink_of
 
 BUDGET = {"share": 0.1, "training_seconds": 50.0, "spent_seconds": 2.0, "products": 36, "waits": 1}
 SIGNALS = {"type": "signals", "step": 20, **{name: [1.0, 2.0, None] for name in COLUMNS}}

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from saddlescope._checks import refuse
 from saddlescope.curvature.hessian import HessianOperator
-from saddlescope.training.estimate import Estimate
+from saddlescope.training.diagnosis.estimate import Estimate
 
 
 @dataclass(frozen=True, eq=False)

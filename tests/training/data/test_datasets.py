@@ -3,7 +3,7 @@ import sys
 import pytest
 import torch
 
-from saddlescope.training.datasets import digits
+from saddlescope.training.data.datasets import digits
 
 
 def test_digits_are_standardised_by_the_training_set_and_split_once():

@@ -14,10 +14,10 @@ from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
 from saddlescope._checks import require_count
-from saddlescope.training.budget import Budget
-from saddlescope.training.hysteresis import Hysteresis
-from saddlescope.training.plateau import Plateau, find_plateau
-from saddlescope.training.trap_check import TrapCheck, TrapProbe, explain, judge
+from saddlescope.training.monitor.budget import Budget
+from saddlescope.training.monitor.hysteresis import Hysteresis
+from saddlescope.training.monitor.plateau import Plateau, find_plateau
+from saddlescope.training.monitor.trap_check import TrapCheck, TrapProbe, explain, judge
 
 FAILURES = 3
 """Checks that throw in a row until no more are made."""

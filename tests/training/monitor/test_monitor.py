@@ -9,13 +9,13 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 from torch.optim import SGD
 
-import saddlescope.training.checker as checker_module
+import saddlescope.training.monitor.checker as checker_module
 from saddlescope.optim import SAM
 from saddlescope.optim.closure_hessian import ClosureHessian
 from saddlescope.training import make_task
-from saddlescope.training.budget import Budget
-from saddlescope.training.monitor import StabilityMonitor
-from saddlescope.training.monitor_log import COLUMNS, read_monitor_log
+from saddlescope.training.monitor.budget import Budget
+from saddlescope.training.monitor.log import COLUMNS, read_monitor_log
+from saddlescope.training.monitor.monitor import StabilityMonitor
 
 
 @pytest.fixture(autouse=True)

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 from saddlescope._checks import refuse
-from saddlescope.training.image_files import ImageSource, LabelledImages, data_folder, read_images
+from saddlescope.training.data.image_files import ImageSource, LabelledImages, data_folder, read_images
 
 CIFAR10 = ImageSource(
     name="cifar10",

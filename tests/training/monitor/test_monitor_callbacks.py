@@ -10,8 +10,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from saddlescope.integrations.hugging_face import SAMTrainer
 from saddlescope.optim import SAM
-from saddlescope.training.callbacks import hugging_face_callback, lightning_callback
-from saddlescope.training.monitor_log import read_monitor_log
+from saddlescope.training.monitor.callbacks import hugging_face_callback, lightning_callback
+from saddlescope.training.monitor.log import read_monitor_log
 
 X = torch.randn(160, 5, generator=torch.Generator().manual_seed(0))
 Y = (X[:, :1] * X[:, 1:2]).sign()

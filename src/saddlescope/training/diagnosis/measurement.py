@@ -15,12 +15,11 @@ import torch
 from saddlescope._checks import require_count
 from saddlescope.curvature.hessian import HessianOperator, sample_count
 from saddlescope.curvature.lanczos import KrylovSpace, lanczos
-from saddlescope.training.effective_curvature import effective_curvature
-from saddlescope.training.estimate import Estimate
-from saddlescope.training.optimizer_settings import OptimizerSettings
-from saddlescope.training.rollout import Rollout, rollout, training_batches
-from saddlescope.training.tasks import Task
-from saddlescope.training.trap_number import (
+from saddlescope.training.diagnosis.effective_curvature import effective_curvature
+from saddlescope.training.diagnosis.estimate import Estimate
+from saddlescope.training.diagnosis.optimizer_settings import OptimizerSettings
+from saddlescope.training.diagnosis.rollout import Rollout, rollout, training_batches
+from saddlescope.training.diagnosis.trap_number import (
     Responses,
     escape_curvature,
     escape_direction,
@@ -28,7 +27,8 @@ from saddlescope.training.trap_number import (
     predicted_curvature,
     trap_number,
 )
-from saddlescope.training.untouched import untouched
+from saddlescope.training.diagnosis.untouched import untouched
+from saddlescope.training.tasks import Task
 
 ASIDE = 0.2
 """How far to step aside for the effective curvature, as a share of what turns the gradient of a batch around."""

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 from torch.optim import Optimizer
 
-from saddlescope.training.monitor import StabilityMonitor
+from saddlescope.training.monitor.monitor import StabilityMonitor
 
 
 def lightning_callback(**options: Any) -> Any:

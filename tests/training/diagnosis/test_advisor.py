@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from measurements import FREE, MINIMUM, SLOWED, TRAPPED, near
 
-from saddlescope.training.advisor import advise
+from saddlescope.training.diagnosis.advisor import advise
 
 
 def changes(found):

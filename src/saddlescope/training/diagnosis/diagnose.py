@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from saddlescope._checks import refuse, require_count
-from saddlescope.training.advisor import Advice, advise
-from saddlescope.training.measurement import Measurement, curvature_batches, measure
-from saddlescope.training.optimizer_settings import OptimizerSettings
-from saddlescope.training.rollout import rollout
+from saddlescope.training.diagnosis.advisor import Advice, advise
+from saddlescope.training.diagnosis.measurement import Measurement, curvature_batches, measure
+from saddlescope.training.diagnosis.optimizer_settings import OptimizerSettings
+from saddlescope.training.diagnosis.rollout import rollout
+from saddlescope.training.diagnosis.untouched import untouched
+from saddlescope.training.diagnosis.verdict import explain_verdict, judge_measurement
 from saddlescope.training.tasks import Task
-from saddlescope.training.untouched import untouched
-from saddlescope.training.verdict import explain_verdict, judge_measurement
 
 
 @dataclass(frozen=True)

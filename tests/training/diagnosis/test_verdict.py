@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 from measurements import FREE, MINIMUM, SLOWED, TRAPPED, near
 
-from saddlescope.training.estimate import Estimate
-from saddlescope.training.verdict import VERDICTS, explain_verdict, judge_measurement
+from saddlescope.training.diagnosis.estimate import Estimate
+from saddlescope.training.diagnosis.verdict import VERDICTS, explain_verdict, judge_measurement
 
 
 def test_one_of_each():

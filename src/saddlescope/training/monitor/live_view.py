@@ -11,7 +11,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from saddlescope.training.loggers import line_of
+from saddlescope.training.monitor.loggers import line_of
 
 STYLES = {"trapped": "bold red", "slowed": "yellow", "free": "green", "undetermined": "dim"}
 _BARS = "▁▂▃▄▅▆▇█"

@@ -9,9 +9,9 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import SGD
 
 from saddlescope.optim import SAM
-from saddlescope.training.monitor import StabilityMonitor
-from saddlescope.training.monitor_log import read_monitor_log
-from saddlescope.training.without_trace import without_trace
+from saddlescope.training.monitor.log import read_monitor_log
+from saddlescope.training.monitor.monitor import StabilityMonitor
+from saddlescope.training.monitor.without_trace import without_trace
 
 STEPS = 60
 DATA = torch.randn(STEPS, 2, 8, 4, generator=torch.Generator().manual_seed(3))

@@ -12,12 +12,12 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from saddlescope.optim import SAM
-from saddlescope.training.diagnosis import diagnose
-from saddlescope.training.measurement import measure
-from saddlescope.training.optimizer_settings import OptimizerSettings
-from saddlescope.training.rollout import Rollout, rollout, training_batches
+from saddlescope.training.diagnosis.diagnose import diagnose
+from saddlescope.training.diagnosis.measurement import measure
+from saddlescope.training.diagnosis.optimizer_settings import OptimizerSettings
+from saddlescope.training.diagnosis.rollout import Rollout, rollout, training_batches
+from saddlescope.training.diagnosis.untouched import untouched
 from saddlescope.training.tasks import Task, make_task
-from saddlescope.training.untouched import untouched
 
 SAM_AT_ONE = OptimizerSettings(rho=1.0)
 QUICK = {"samples": 8, "curvature_samples": 512, "watch": 40}

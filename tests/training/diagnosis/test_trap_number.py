@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from saddlescope.training.effective_curvature import effective_curvature
-from saddlescope.training.estimate import Estimate
-from saddlescope.training.trap_number import (
+from saddlescope.training.diagnosis.effective_curvature import effective_curvature
+from saddlescope.training.diagnosis.estimate import Estimate
+from saddlescope.training.diagnosis.trap_number import (
     escape_curvature,
     escape_direction,
     measure_responses,

@@ -10,7 +10,7 @@ import textwrap
 
 import pytest
 
-from saddlescope.training.monitor_log import COLUMNS, SCHEMA, VERSION, LogWriter, read_monitor_log
+from saddlescope.training.monitor.log import COLUMNS, SCHEMA, VERSION, LogWriter, read_monitor_log
 
 
 def signals(step, count=1):
@@ -31,7 +31,7 @@ DRIVER = """
     import torch
     from saddlescope.optim import SAM
     from saddlescope.provenance import provenance
-    from saddlescope.training.monitor import StabilityMonitor
+    from saddlescope.training.monitor.monitor import StabilityMonitor
 
     torch.set_num_threads(1)
 

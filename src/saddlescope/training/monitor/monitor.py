@@ -17,12 +17,12 @@ from torch.utils.hooks import RemovableHandle
 
 from saddlescope._checks import refuse, require_count
 from saddlescope.provenance import provenance
-from saddlescope.training.budget import Budget
-from saddlescope.training.checker import Checker
-from saddlescope.training.loggers import Sink, sink_of
-from saddlescope.training.monitor_log import SCHEMA, VERSION, LogWriter, MonitorLog, collect, until
+from saddlescope.training.monitor.budget import Budget
+from saddlescope.training.monitor.checker import Checker
+from saddlescope.training.monitor.log import SCHEMA, VERSION, LogWriter, MonitorLog, collect, until
+from saddlescope.training.monitor.loggers import Sink, sink_of
+from saddlescope.training.monitor.signals import SignalReader, plain_statistics
 from saddlescope.training.ranks import rank
-from saddlescope.training.signals import SignalReader, plain_statistics
 
 
 class StabilityMonitor:

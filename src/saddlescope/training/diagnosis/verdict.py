@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from saddlescope.training.measurement import Measurement
+from saddlescope.training.diagnosis.measurement import Measurement
 
 STANDS_STILL = 0.02
 """A loss that falls by a smaller share of itself, per 100 steps, stands still."""

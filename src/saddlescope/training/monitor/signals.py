@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 
 from saddlescope.optim.gradients import gradient_of, total_norm
 from saddlescope.optim.step_statistics import StepStatistics
-from saddlescope.training.monitor_log import COLUMNS
+from saddlescope.training.monitor.log import COLUMNS
 
 _TENSORS = ("norm", "perturbed_norm", "slope", "perturbed_slope", "length")
 

@@ -10,9 +10,9 @@ from torch.optim import SGD
 
 from saddlescope.optim import SAM
 from saddlescope.optim.variants import ASAM, FriendlySAM
-from saddlescope.training.estimate import Estimate
-from saddlescope.training.plateau import Plateau
-from saddlescope.training.trap_check import TrapCheck, TrapProbe, explain, judge
+from saddlescope.training.diagnosis.estimate import Estimate
+from saddlescope.training.monitor.plateau import Plateau
+from saddlescope.training.monitor.trap_check import TrapCheck, TrapProbe, explain, judge
 
 BATCHES = torch.randn(7, 5, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 A, B = torch.tensor([0.5, -1.0]).double(), torch.tensor([0.3, 0.8]).double()

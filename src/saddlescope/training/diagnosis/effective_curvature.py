@@ -9,7 +9,7 @@ from torch import Tensor
 
 from saddlescope._checks import refuse, require_finite
 from saddlescope.curvature.hessian import HessianOperator
-from saddlescope.training.estimate import Estimate
+from saddlescope.training.diagnosis.estimate import Estimate
 
 
 def effective_curvature(

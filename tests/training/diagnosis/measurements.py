@@ -3,9 +3,9 @@
 import math
 from dataclasses import replace
 
-from saddlescope.training.estimate import Estimate
-from saddlescope.training.measurement import Measurement
-from saddlescope.training.optimizer_settings import OptimizerSettings
+from saddlescope.training.diagnosis.estimate import Estimate
+from saddlescope.training.diagnosis.measurement import Measurement
+from saddlescope.training.diagnosis.optimizer_settings import OptimizerSettings
 
 
 def near(value, error=None):

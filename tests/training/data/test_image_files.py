@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from saddlescope.training import datasets
-from saddlescope.training.datasets import CIFAR10, FASHION_MNIST, cifar10
-from saddlescope.training.image_files import read_images
+from saddlescope.training.data import datasets
+from saddlescope.training.data.datasets import CIFAR10, FASHION_MNIST, cifar10
+from saddlescope.training.data.image_files import read_images
 
 pyarrow = pytest.importorskip("pyarrow")
 from PIL import Image  # noqa: E402
@@ -45,7 +45,7 @@ def test_pixels_come_back_exactly_and_are_decoded_once(folder, column, monkeypat
     first = read_images(SMALL, "train")
     assert np.array_equal(first.images, pixels) and first.labels.tolist() == [0, 1, 2, 3, 4, 9]
     assert isinstance(first.images, np.memmap)
-    monkeypatch.setattr("saddlescope.training.image_files._decode", None)
+    monkeypatch.setattr("saddlescope.training.data.image_files._decode", None)
     assert np.array_equal(read_images(SMALL, "train").images, pixels)
 
 

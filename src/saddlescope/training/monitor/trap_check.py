@@ -20,9 +20,9 @@ from saddlescope.optim.sam import SAM
 from saddlescope.optim.second_pass import RandomState
 from saddlescope.optim.variants.asam import ASAM
 from saddlescope.optim.variants.variant import Variant
-from saddlescope.training.estimate import Estimate
-from saddlescope.training.plateau import Plateau
-from saddlescope.training.without_trace import without_trace
+from saddlescope.training.diagnosis.estimate import Estimate
+from saddlescope.training.monitor.plateau import Plateau
+from saddlescope.training.monitor.without_trace import without_trace
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,1 @@
+"""Data sets as tensors: the original files, decoded once."""

@@ -1,0 +1,1 @@
+"""Watch a running training: free signals every step, curvature on a budget."""
