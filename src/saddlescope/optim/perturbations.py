@@ -14,7 +14,7 @@ from torch import Tensor
 
 from saddlescope.optim.distributed import joint_norm, own, summed
 from saddlescope.optim.gradients import as_real, entries, gradient_norm, gradient_of, inner, norms, total_norm, wide
-from saddlescope.optim.snapshot import Snapshot
+from saddlescope.optim.snapshot import Snapshot, unshared_gradient
 from saddlescope.optim.step_statistics import StepStatistics
 
 Weighting = Callable[[Tensor, Tensor], Tensor]
@@ -36,6 +36,8 @@ class Perturbation:
     """The largest one over the groups."""
     slope: Tensor | None
     """``<g, e>``, 0-d, for the statistics; None without."""
+    length: Tensor | None = None
+    """``||e||``, 0-d, where it follows from the norm: rounding changes it by next to nothing in full precision."""
 
     @torch.no_grad()
     def measure_and_restore(self, parameters: Sequence[Tensor], scale: Tensor | None = None) -> StepStatistics:
@@ -47,13 +49,14 @@ class Perturbation:
             parameters: all those with a gradient of the second pass.
             scale: that of a gradient scaler, by which the gradients are too large.
         """
-        length = slope = None
+        length, slope = self.length, None
         moved = self.weights.tensors
         try:
             perturbed_norm = gradient_norm(parameters, scale)
             if self.slope is not None and self.weights.away and moved:
                 torch._foreach_sub_(self.weights.pieces, self.weights.copies)  # now they hold e
-                length = total_norm([as_real(e) for e in moved], owners=moved)
+                if length is None:
+                    length = total_norm([as_real(e) for e in moved], owners=moved)
                 met = [e for e in moved if e.grad is not None]
                 slopes = [inner(as_real(e), gradient_of(e)).to(length) for e in met]
                 slope = summed(torch.stack(slopes), met) if met else torch.zeros_like(length)
@@ -82,6 +85,7 @@ class Perturbation:
             "gradient_norm": self.gradient_norm,
             "radius": self.radius,
             "slope": self.slope,
+            "length": self.length,
         }
 
     @classmethod
@@ -95,7 +99,7 @@ class Perturbation:
             target.copy_(tensor)
             copy.copy_(saved)
         weights.leave()
-        return cls(weights=weights, gradient_norm=state["gradient_norm"], radius=state["radius"], slope=state["slope"])
+        return cls(weights=weights, **{name: state[name] for name in ("gradient_norm", "radius", "slope", "length")})
 
 
 @torch.no_grad()
@@ -109,6 +113,7 @@ def perturb(
     statistics: bool = True,
     limit: Callable[[float], float] | None = None,
     scale: Tensor | None = None,
+    keep_gradients: bool = True,
 ) -> Perturbation:
     """Move the weights of each group to ``w_p = w + e``; norm and step length stay on the device.
 
@@ -129,12 +134,17 @@ def perturb(
         statistics: prepare for `Perturbation.measure_and_restore`.
         limit: takes the norm and returns the radius that no group may exceed; the norm is then read.
         scale: that of a gradient scaler, by which the gradients are too large.
+        keep_gradients: False lets their memory become that of the perturbed weights where nobody else holds it:
+            these parameters then have no gradient. It is what costs least, since ``w + e`` is written where a
+            gradient was just read.
     """
     if directions is None:
         moved = [[p for p in group["params"] if p.grad is not None] for group in groups]
     else:
         moved = [[p for p in group["params"] if p in directions] for group in groups]
     parameters = [p for group in moved for p in group]
+    given_up = not keep_gradients and directions is None and weighting is None
+    spare = [unshared_gradient(p) if given_up else None for p in parameters]  # before others look at the gradients
     gradients = [None if p.grad is None else gradient_of(p) for p in parameters]
     along = gradients if directions is None else [as_real(directions[p]) for p in parameters]
     along = cast(list[Tensor], along)
@@ -151,12 +161,18 @@ def perturb(
     each = [radius for radius, group in zip(signed, moved, strict=True) for _ in group]
     divisor = total if normalized else total * 0.0 + (1.0 if excess is None else excess)
     factor = divisor.reciprocal().nan_to_num_(0.0, 0.0, 0.0)
-    slopes = None
+    slopes = length = None
     if statistics:
-        slopes = sizes.square() * factor
-        for radius, of_group in zip(signed, slopes.split([len(group) for group in moved]), strict=True):
+        lengths = sizes * factor
+        for radius, of_group in zip(signed, lengths.split([len(group) for group in moved]), strict=True):
             of_group.mul_(radius)
-    weights.take(parameters)
+        slopes = sizes * lengths
+        if parameters and weighting is None and all(wide(p.dtype) is p.dtype for p in parameters):
+            length = joint_norm(lengths, parameters)
+    weights.take(parameters, spare)
+    for parameter, gradient, target in zip(parameters, spare, weights.targets, strict=True):
+        if gradient is target:
+            parameter.grad = None
     try:
         _move(weights, along, gradients, each, factor, weighting, slopes)
         weights.leave()
@@ -164,7 +180,7 @@ def perturb(
         weights.put_back()
         raise
     slope = None if slopes is None else summed(slopes, parameters) / (1.0 if scale is None else scale)
-    return Perturbation(weights=weights, gradient_norm=norm, radius=max(radii), slope=slope)
+    return Perturbation(weights=weights, gradient_norm=norm, radius=max(radii), slope=slope, length=length)
 
 
 def _move(

@@ -45,7 +45,8 @@ class SAM(Optimizer):
     The parameter groups, the state and the defaults *are* the base's, so that a scheduler built on either
     acts on both; each group has its own ``rho``, and with ``maximize=True`` ``w_p`` lies downhill. Afterwards
     the weights are restored bit for bit, also when the second pass throws. Extra memory: one copy of the
-    weights, kept from step to step.
+    weights. On a CPU ``step(closure)`` keeps none from step to step: it writes the moved weights over the first
+    pass's gradients, unless somebody else holds these, and the closure finds them gone at its second call.
 
     The second pass repeats the dropout masks of the first and leaves the running statistics of norm layers
     alone, without being handed the model. In ``step(closure)`` that happens by itself; those who drive the
@@ -381,7 +382,7 @@ class SAM(Optimizer):
                     loss = closure()
                 if self._excursion.cap is not None:
                     self._excursion.cap.observe(closure, self._parameters(), random_state, self._scale(scaler))
-                self._move(scaler)
+                self._move(scaler, keep_gradients=False)
                 with self._repeated(random_state):
                     closure()
             return loss, *self._move_back(scaler)
@@ -389,7 +390,9 @@ class SAM(Optimizer):
             self._excursion.give_up()
             raise
 
-    def _move(self, scaler: GradScaler | None = None, *, stay_finite: bool = False) -> None:
+    def _move(
+        self, scaler: GradScaler | None = None, *, stay_finite: bool = False, keep_gradients: bool = True
+    ) -> None:
         self._excursion.leave(
             self.param_groups,
             stay_finite=stay_finite,
@@ -397,6 +400,7 @@ class SAM(Optimizer):
             normalized=self.normalized,
             statistics=self.statistics,
             scale=self._scale(scaler),
+            keep_gradients=keep_gradients,
         )
 
     def _move_back(self, scaler: GradScaler | None) -> tuple[Tensor, Tensor]:

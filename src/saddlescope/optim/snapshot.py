@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 
 import torch
@@ -22,8 +23,8 @@ class Snapshot:
     captured graph may hold the address; views and tensors with views; shared memory; those of a framework that
     lays weights out itself) are copied and changed in place.
 
-    The memory, as much as the tensors take, is allocated once: fresh pages at every step would cost more than
-    the copying itself.
+    The memory, as much as the tensors take, is allocated once, unless it is handed in: fresh pages at every
+    step would cost more than the copying itself.
 
     >>> w = torch.tensor([1.0, 2.0])
     >>> snapshot = Snapshot()
@@ -48,21 +49,26 @@ class Snapshot:
         """Where to write the other values: memory not yet in use, or the tensor itself."""
         self.away = False
         """Whether the tensors may hold other values than these."""
-        self._memory: list[Tensor] = []
+        self._memory: list[Tensor | None] = []
         self._swapped: list[tuple[Tensor, Tensor]] = []
         self._copied: list[tuple[Tensor, Tensor]] = []
 
     @torch.no_grad()
-    def take(self, tensors: Sequence[Tensor]) -> None:
-        """Keep the tensors' values. Then write others to ``targets``, and `leave`."""
-        self.copies, self.targets, self._swapped = [], [], []  # or these would be seen looking at the memory
-        pieces = [own(t) for t in tensors]
-        if len(pieces) != len(self._memory) or not all(map(_alike, pieces, self._memory)):
-            self.tensors, self.pieces, self._memory, self._copied = [], [], [], []  # let go before asking for new
-            self._memory = [torch.empty_like(t, requires_grad=False) for t in pieces]
-        self.tensors, self.pieces, self._copied = list(tensors), pieces, []
-        for tensor, piece, memory in zip(self.tensors, pieces, self._memory, strict=True):
-            swap = piece is tensor and _owns_memory(tensor) and tensor.stride() == memory.stride()
+    def take(self, tensors: Sequence[Tensor], spare: Sequence[Tensor | None] = ()) -> None:
+        """Keep the tensors' values. Then write others to ``targets``, and `leave`.
+
+        Args:
+            tensors: to move.
+            spare: for each of them memory that may hold the other values, if it is like the tensor's; None for none.
+        """
+        self.copies, self.targets, self._swapped, self._copied = [], [], [], []  # these too look at the memory
+        self.tensors, self.pieces = list(tensors), [own(t) for t in tensors]
+        if len(self.pieces) != len(self._memory):
+            self._memory = [None] * len(self.pieces)
+        for i, (tensor, piece) in enumerate(zip(self.tensors, self.pieces, strict=True)):
+            swap = piece is tensor and _owns_memory(tensor)
+            memory = self._memory_for(i, piece, spare[i] if swap and spare else None)
+            swap = swap and tensor.stride() == memory.stride()
             copy = tensor.data if swap else memory
             (self._swapped if swap else self._copied).append((piece, copy))
             self.copies.append(copy)
@@ -98,6 +104,17 @@ class Snapshot:
             raise
         finally:
             self.away = False
+            self.targets = []  # may be all that keeps the spare memory
+
+    def _memory_for(self, i: int, piece: Tensor, spare: Tensor | None) -> Tensor:
+        if spare is not None and _alike(piece, spare):
+            self._memory[i] = None
+            return spare
+        memory = self._memory[i]
+        if memory is None or not _alike(piece, memory):
+            self._memory[i] = memory = None  # let go before asking for new
+            self._memory[i] = memory = torch.empty_like(piece, requires_grad=False)
+        return memory
 
     def _swap_back(self) -> None:
         for tensor, copy in self._swapped:
@@ -106,6 +123,18 @@ class Snapshot:
 
 def _alike(a: Tensor, b: Tensor) -> bool:
     return a.shape == b.shape and a.dtype == b.dtype and a.device == b.device and a.stride() == b.stride()
+
+
+def unshared_gradient(parameter: Tensor) -> Tensor | None:
+    """Return a parameter's gradient if nobody else could tell that it was written over: no variable, view or graph."""
+    gradient = parameter.grad
+    if gradient is None or gradient.requires_grad or not _owns_memory(gradient):
+        return None
+    return gradient if _references(gradient) == _REFERENCES_TO_A_GRADIENT else None
+
+
+def _references(tensor: Tensor) -> tuple[int, int]:
+    return sys.getrefcount(tensor), tensor._use_count()  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def _owns_memory(tensor: Tensor) -> bool:
@@ -126,3 +155,14 @@ def _holders(storage: torch.UntypedStorage) -> int:
 _ALONE = torch.zeros(1)
 _HOLDERS_OF_ITS_OWN = max(_holders(_ALONE.untyped_storage()), 0)
 """Of the memory of a tensor that nobody else looks at."""
+
+
+def _references_to_a_gradient() -> tuple[int, int]:
+    parameter = torch.zeros(1, requires_grad=True)
+    parameter.grad = torch.zeros(1)
+    gradient = parameter.grad
+    return _references(gradient)
+
+
+_REFERENCES_TO_A_GRADIENT = _references_to_a_gradient()
+"""As `unshared_gradient` sees them where there are no others."""

@@ -34,6 +34,8 @@ class Ascent:
     """That of a radius cap: from the gradient norm to the largest radius allowed."""
     scale: Tensor | None = None
     """That of a gradient scaler, 0-d."""
+    keep_gradients: bool = True
+    """Whether the gradients may be needed after the ascent."""
 
     def gradients(self) -> dict[Tensor, Tensor]:
         """Return the gradients as dense real tensors in at least float32, without the scale of a scaler."""
@@ -57,6 +59,7 @@ class Ascent:
             statistics=self.statistics,
             limit=self.limit,
             scale=self.scale,
+            keep_gradients=self.keep_gradients,
         )
 
     def _unscaled(self, gradient: Tensor) -> Tensor:
