@@ -1,8 +1,9 @@
 """How often the verdict is right, and what following the first advice does, on runs whose state is known.
 
-Truth is what happens next, from the same weights and on the same batches: a run is *trapped* if SAM's loss has not
-fallen by 5% after ``AFTER`` steps and SGD's by 20% or more at some look. Its maker says what else it is. Beside the
-verdict stands the plain early warning, a negative mean cosine of SAM's two gradients over 100 steps.
+Truth is what happens next, from the same weights and on the same batches: a run is *trapped* if SGD's loss is below 80%
+of what it was in the second half of ``SGD_STEPS`` steps, and SAM's above 95% in that of ``AFTER`` steps (medians of the
+looks, so that a loss that wanders does not count as one that falls). Its maker says what else it is. Beside the verdict
+stands the plain early warning, a negative mean cosine of SAM's two gradients over 100 steps.
 
 Advice: runs of SAM stuck for 300 steps on the digits and, with SADDLESCOPE_DATA set, on CIFAR-10; does the loss fall
 below half of chance level, ln(10) / 2, within 600 steps of the first change advised, and of one drawn at random from
@@ -25,6 +26,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
@@ -34,12 +36,12 @@ from saddlescope.training.data.datasets import digits
 from saddlescope.training.diagnosis.diagnose import diagnose
 from saddlescope.training.diagnosis.measurement import curvature_batches
 from saddlescope.training.diagnosis.optimizer_settings import OptimizerSettings as Settings
-from saddlescope.training.diagnosis.rollout import rollout
+from saddlescope.training.diagnosis.rollout import mean_loss_on, rollout
 from saddlescope.training.diagnosis.untouched import untouched
 from saddlescope.training.networks import mlp
 from saddlescope.training.tasks import Task, classification, make_task
 
-AFTER, STUCK, ADVISED = 500, 300, 600
+AFTER, SGD_STEPS, STUCK, ADVISED = 2_000, 500, 300, 600
 CHANCE = math.log(10.0)
 RANDOM: tuple[Callable[[Settings], Settings], ...] = (
     lambda s: replace(s, lr=2 * s.lr),
@@ -97,6 +99,7 @@ def cases() -> Iterator[Case]:
         yield digit("healthy", 30, seed, rho=rho, momentum=0.9)
     for seed in range(3):
         yield digit("at minimum", 2000, seed, rho=0.05, momentum=0.9)
+        yield Case("at minimum", "smooth labels", Settings(rho=0.05, momentum=0.9), 2000, seed, make=_smooth)
     for seed in range(2):
         yield digit("dead ReLUs", 200, seed, _dead, rho=0.5)
         yield Case("plateau", "softmax regression", Settings(rho=0.5), 600, seed, make=_linear)
@@ -134,6 +137,10 @@ def _linear() -> Task:
     return classification(mlp([64, 10]), digits())
 
 
+def _smooth() -> Task:
+    return make_task("digits-mlp", label_smoothing=0.1)
+
+
 def _noise() -> Task:
     data = digits()
     labels = data.targets[torch.randperm(len(data.targets))]
@@ -144,13 +151,14 @@ def is_trapped(task: Task, settings: Settings, after: int) -> bool:
     """Say what happens next: whether SAM stays while SGD leaves."""
     watched = curvature_batches(task, 2_000, 0)
 
-    def go_on(rho: float) -> tuple[float, float, float]:
+    def left(rho: float, steps: int, share: float) -> bool:
         with untouched(task.model):
-            losses = rollout(task, replace(settings, rho=rho), after, watched=watched, looks=10, seed=9).losses
-        return losses[0], losses[-1], losses.min()
+            losses = rollout(task, replace(settings, rho=rho), steps, watched=watched, looks=10, seed=9).losses
+        return not np.median(losses[len(losses) // 2 :]) > share * losses[0]
 
-    start, end, _ = go_on(settings.rho)
-    return bool(end > 0.95 * start) and settings.rho > 0.0 and bool(go_on(0.0)[2] < 0.8 * start)
+    if settings.rho == 0.0 or not math.isfinite(mean_loss_on(task, watched)):
+        return False
+    return left(0.0, min(after, SGD_STEPS), 0.8) and not left(settings.rho, after, 0.95)
 
 
 def examine(case: Case) -> dict[str, Any]:
