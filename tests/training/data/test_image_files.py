@@ -73,6 +73,28 @@ def test_pooling_and_standardisation(folder):
             cifar10(**wrong)
 
 
+def test_without_a_folder_it_is_downloaded_once(folder, monkeypatch):
+    pytest.importorskip("datasets")
+    path, pixels = folder
+    for split, n in (("train", 6), ("test", 3)):
+        write(path, split, pixels[:n], list(range(n)))
+    monkeypatch.delenv("SADDLESCOPE_DATA")
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(path / "hub"))
+    source = replace(SMALL, hub=str(path / "cifar10"))  # load_dataset takes a folder as it takes a name
+    assert np.array_equal(read_images(source, "train").images, pixels)
+    for file in (path / "cifar10").iterdir():
+        file.unlink()
+    assert np.array_equal(read_images(source, "train").images, pixels)
+
+
+def test_what_cannot_be_downloaded_is_named_with_the_way_out(folder, monkeypatch):
+    pytest.importorskip("datasets")
+    monkeypatch.delenv("SADDLESCOPE_DATA")
+    source = replace(SMALL, hub=str(folder[0] / "nowhere"))
+    with pytest.raises(FileNotFoundError, match=r"no folder for cifar10, and .*nowhere cannot.*--data or SADDLESCOPE"):
+        read_images(source, "train")
+
+
 def test_missing_truncated_and_foreign_files_are_named(folder):
     path, pixels = folder
     with pytest.raises(FileNotFoundError, match=r"no train\*\.parquet.*--data or SADDLESCOPE_DATA"):

@@ -96,20 +96,24 @@ def _local_files(source: ImageSource, split: str, folder: Path) -> list[Path]:
 
 
 def _hub_files(source: ImageSource, split: str) -> list[Path]:
+    file = _cache() / "hub" / source.name / f"{split}.parquet"
+    if file.exists():
+        return [file]
+    here = f"data: got no folder for {source.name}"
+    way_out = f"name a folder of parquet files by --data or {ENVIRONMENT}"
     try:
         from datasets import load_dataset  # type: ignore[import-not-found]
     except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            f"data: got no folder for {source.name} and Hugging Face's datasets, which would download it, is not "
-            f"installed; name a folder of parquet files by --data or {ENVIRONMENT}, or do: pip install datasets"
-        ) from error
-    data: Any = load_dataset(source.hub, split=split)
-    file = _cache() / "hub" / source.name / f"{split}.parquet"
-    if not file.exists():
-        file.parent.mkdir(parents=True, exist_ok=True)
-        partial = file.with_suffix(f".{os.getpid()}")
-        data.to_parquet(str(partial))
-        partial.replace(file)
+        missing = "Hugging Face's datasets, which would download it, is not installed"
+        raise ModuleNotFoundError(f"{here} and {missing}; {way_out}, or do: pip install datasets") from error
+    try:
+        data: Any = load_dataset(source.hub, split=split)
+    except OSError as error:  # of which ConnectionError is one
+        raise FileNotFoundError(f"{here}, and {source.hub} cannot be downloaded ({error}); {way_out}") from error
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_suffix(f".{os.getpid()}")
+    data.to_parquet(str(partial))
+    partial.replace(file)
     return [file]
 
 
