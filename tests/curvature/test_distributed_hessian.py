@@ -1,10 +1,10 @@
 """Two ranks with a share of the samples each have the Hessian of all samples."""
 
 import torch
-import torch.distributed
-from torch import multiprocessing, nn
+from torch import nn
 from torch.nn.functional import mse_loss
 from torch.nn.parallel import DistributedDataParallel
+from two_ranks import on_two_ranks
 
 from saddlescope.curvature.hessian import HessianOperator
 from saddlescope.curvature.lanczos import extreme_eigenvalues
@@ -18,30 +18,25 @@ def model_and_samples():
     return model, torch.randn(8, 3, dtype=torch.float64), torch.randn(8, 1, dtype=torch.float64)
 
 
-def on_one_rank(rank, folder):
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo", f"file://{folder}/meeting", rank=rank, world_size=2)
+def work(rank, folder):
     bare, x, y = model_and_samples()
     model = DistributedDataParallel(bare)
     batches = [(x[SHARES[rank]], y[SHARES[rank]])]
     operator = HessianOperator.of_model(model, lambda b: mse_loss(model(b[0]), b[1]), batches, parameters="*.weight")
     dense = operator.matmat(torch.eye(operator.dimension, dtype=torch.float64))
-    ends = extreme_eigenvalues(operator)
-    torch.save((dense, operator.loss(), operator.gradient(), ends.minimum, ends.maximum), f"{folder}/{rank}.pt")
+    ends, before = extreme_eigenvalues(operator), (operator.loss(), operator.gradient())
     mse_loss(model(x), y).backward()  # the wrapper still trains
     assert all(p.grad is not None for p in bare.parameters())
-    torch.distributed.barrier()  # a rank that leaves early closes the connection on the other
-    torch.distributed.destroy_process_group()
+    return dense, *before, ends.minimum, ends.maximum
 
 
 def test_products_run_over_all_ranks(tmp_path):
-    multiprocessing.spawn(on_one_rank, args=(tmp_path,), nprocs=2)
+    ranks = on_two_ranks(work, tmp_path)
     model, x, y = model_and_samples()
     alone = HessianOperator.of_model(model, lambda b: mse_loss(model(b[0]), b[1]), [(x, y)], parameters="*.weight")
     dense = alone.matmat(torch.eye(alone.dimension, dtype=torch.float64))
     low, *_, high = torch.linalg.eigvalsh(dense).tolist()
-    for rank in range(2):
-        found, loss, gradient, minimum, maximum = torch.load(tmp_path / f"{rank}.pt")
+    for found, loss, gradient, minimum, maximum in ranks:
         assert torch.allclose(found, dense, rtol=0, atol=1e-14)
         assert abs(loss - alone.loss()) < 1e-14
         assert torch.allclose(gradient, alone.gradient(), rtol=0, atol=1e-14)

@@ -2,9 +2,10 @@
 
 import pytest
 import torch
-from torch import distributed, multiprocessing, nn
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import SGD
+from two_ranks import on_two_ranks
 
 from saddlescope.optim import SAM, RadiusCap
 
@@ -32,19 +33,13 @@ def radii(form, part, wrap=lambda model: model):
     return used
 
 
-def worker(rank, folder):
-    torch.set_num_threads(1)
-    distributed.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
-    torch.save({f: radii(f, lambda b: b.chunk(2)[rank], DistributedDataParallel) for f in FORMS}, f"{folder}/{rank}")
-    distributed.barrier()  # a rank that leaves early closes the connection on the other
-    distributed.destroy_process_group()
+def work(rank, folder):
+    return {form: radii(form, lambda batch: batch.chunk(2)[rank], DistributedDataParallel) for form in FORMS}
 
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("ranks")
-    multiprocessing.spawn(worker, (folder,), nprocs=2)
-    return [torch.load(folder / str(rank)) for rank in range(2)]
+    return on_two_ranks(work, tmp_path_factory.mktemp("ranks"))
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -4,9 +4,10 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from torch import distributed, multiprocessing, nn
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import SGD
+from two_ranks import on_two_ranks
 
 from saddlescope.optim import SAM
 from saddlescope.optim.variants import AfterPlateau, Every, FriendlySAM, MomentumSAM, StableSAM
@@ -66,9 +67,7 @@ def passes_with_losses_of_its_own(losses):
     return passes
 
 
-def worker(rank, folder):
-    torch.set_num_threads(1)
-    distributed.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
+def work(rank, folder):
     results = {}
     for together in (True, False):
         model = DistributedDataParallel(network())
@@ -95,16 +94,12 @@ def worker(rank, folder):
             opt.step(evaluation(opt, model, batch.chunk(2)[rank]))
         results[variant.name] = flat(model)
     results["passes"] = passes_with_losses_of_its_own([(1.0, 3.0)[rank], (1.0, 1.5)[rank], 9.0])
-    torch.save(results, f"{folder}/{rank}")
-    distributed.barrier()  # a rank that leaves early closes the connection on the other
-    distributed.destroy_process_group()
+    return results
 
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("ranks")
-    multiprocessing.spawn(worker, (folder,), nprocs=2)
-    return [torch.load(folder / str(rank)) for rank in range(2)]
+    return on_two_ranks(work, tmp_path_factory.mktemp("ranks"))
 
 
 def alone(way, **options):

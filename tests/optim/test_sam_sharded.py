@@ -2,9 +2,10 @@
 
 import pytest
 import torch
-from torch import distributed, multiprocessing, nn
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import SGD
+from two_ranks import on_two_ranks
 
 from saddlescope.optim import SAM
 from saddlescope.optim.variants import ASAM, FriendlySAM, MomentumSAM, StableSAM
@@ -21,6 +22,13 @@ OPTIONS = {
 }
 CASES = [("fsdp2", name) for name in OPTIONS] + [(way, "plain") for way in ("fsdp1", "tensor", "hybrid")]
 CASES += [("fsdp1", "clipped"), ("tensor", "clipped")]
+FSDP1 = {
+    "fsdp1": ("FULL_SHARD", True),
+    "fsdp1-flat": ("FULL_SHARD", False),
+    "fsdp1-whole": ("NO_SHARD", True),
+    "fsdp1-hybrid": ("HYBRID_SHARD", True),
+}
+CASES += [(way, "plain") for way in FSDP1 if way != "fsdp1"]
 
 
 def network():
@@ -43,12 +51,19 @@ def evaluation(opt, model, x, spoil=None):
 
 def shared(way):
     from torch.distributed.device_mesh import init_device_mesh
-    from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
+    from torch.distributed.fsdp import FullyShardedDataParallel, ShardingStrategy, fully_shard
     from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 
     model = network()
-    if way == "fsdp1":
-        return FullyShardedDataParallel(model, device_id=torch.device("cpu"), use_orig_params=True)
+    if way in FSDP1:
+        strategy, original = FSDP1[way]
+        return FullyShardedDataParallel(
+            model,
+            sharding_strategy=ShardingStrategy[strategy],
+            device_mesh=init_device_mesh("cpu", (1, 2)) if strategy == "HYBRID_SHARD" else None,
+            device_id=torch.device("cpu"),
+            use_orig_params=original,
+        )
     if way == "tensor":
         # Beside the two layers in pieces stays one that is no DTensor, whole on both ranks.
         return parallelize_module(
@@ -117,9 +132,7 @@ def faults(model, rank):
     return thrown, all(map(torch.equal, own_bits(model), before)), opt.skipped_steps
 
 
-def worker(rank, folder):
-    torch.set_num_threads(1)
-    distributed.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
+def work(rank, folder):
     results = {}
     for case in CASES:
         way, options = case
@@ -132,16 +145,12 @@ def worker(rank, folder):
     for i in range(LONG):
         opt.step(evaluation(opt, model, DATA[i % STEPS].float().chunk(2)[rank]))
     results["long"] = flat(model)
-    torch.save(results, f"{folder}/{rank}")
-    distributed.barrier()  # a rank that leaves early closes the connection on the other
-    distributed.destroy_process_group()
+    return results
 
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("ranks")
-    multiprocessing.spawn(worker, (folder,), nprocs=2)
-    return [torch.load(folder / str(rank)) for rank in range(2)]
+    return on_two_ranks(work, tmp_path_factory.mktemp("ranks"))
 
 
 @pytest.mark.parametrize("case", CASES, ids="-".join)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed import ProcessGroup, all_reduce, is_available, is_initialized
 from torch.nn.parallel import DistributedDataParallel
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from saddlescope.optim.module_hook import before_every_module
 
@@ -87,12 +89,27 @@ def joint_norm(sizes: Tensor, owners: Sequence[Tensor]) -> Tensor:
     return summed(sizes.square(), owners).sqrt()
 
 
-def _sharing(parameter: Tensor) -> tuple[ProcessGroup | None, ...]:
-    """Return the groups of ranks that a parameter is cut over, one after the other; None for the world."""
+def _sharing(parameter: Tensor) -> tuple[ProcessGroup, ...]:
+    """Return the groups of ranks that a parameter is cut over, one after the other."""
     if _is_distributed(parameter):
         shared: Any = parameter
         return tuple(shared.device_mesh.get_group(i) for i, p in enumerate(shared.placements) if not p.is_replicate())
-    return (None,) if getattr(parameter, "_fsdp_flattened", False) else ()
+    return _fsdp1_group(parameter) if getattr(parameter, "_fsdp_flattened", False) else ()
+
+
+_fsdp1_groups = WeakTensorKeyDictionary()
+
+
+def _fsdp1_group(parameter: Tensor) -> tuple[ProcessGroup, ...]:
+    """Return what FSDP1 cuts a parameter over, which only its handles know, and these only the garbage collector."""
+    if parameter not in _fsdp1_groups:
+        from torch.distributed.fsdp._flat_param import FlatParamHandle
+
+        for handle in [found for found in gc.get_objects() if issubclass(type(found), FlatParamHandle)]:
+            group = (handle.process_group,) if handle.uses_sharded_strategy else ()
+            for p in (handle.flat_param, *(handle.flat_param._params or ())):
+                _fsdp1_groups[p] = group
+    return _fsdp1_groups[parameter]
 
 
 _PLAIN = (Tensor, nn.Parameter)
