@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -62,8 +63,8 @@ def on_files(files: Any, *, config: Any) -> Any:
 
 
 def on_page_markdown(markdown: str, *, page: Any, **_: Any) -> str:
-    """Fill in what a page leaves open with ``{{ reference }}``, ``{{ claims }}`` or ``{{ gallery }}``."""
-    for name, make in {"reference": reference, "claims": claims, "gallery": gallery}.items():
+    """Fill in what a page leaves open, such as ``{{ claims }}``."""
+    for name, make in {"reference": reference, "references": references, "claims": claims, "gallery": gallery}.items():
         if f"{{{{ {name} }}}}" in markdown:
             markdown = markdown.replace(f"{{{{ {name} }}}}", make())
     return markdown
@@ -101,6 +102,24 @@ def reference() -> str:
             else:
                 lines.append(f"::: saddlescope.{name}\n    options: {{heading_level: 3}}\n")
     return "\n".join(lines)
+
+
+def references() -> str:
+    """Return the entries of ``references.bib`` as a list by author, each with its key as anchor."""
+    lines = []
+    for key, body in re.findall(
+        r"^@\w+\{(\w+),\n(.*?)^\}", (FOLDER / "references.bib").read_text(), re.DOTALL | re.MULTILINE
+    ):
+        entry = dict(re.findall(r"^ *(\w+) *= *\{(.*)\},$", body, re.MULTILINE))
+        names = [name.partition(", ")[0] for name in entry["author"].split(" and ")]
+        names = [*names[:3], "others"] if len(names) > 4 else names
+        who = f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else names[0]
+        where = " ".join(entry[k] for k in ("journal", "booktitle", "volume") if k in entry)
+        where += f", {entry['pages'].replace('--', '–')}" if "pages" in entry else ""
+        arxiv = f"[arXiv {entry['eprint']}](https://arxiv.org/abs/{entry['eprint']})" if "eprint" in entry else ""
+        said = ". ".join(part for part in (where, arxiv) if part)
+        lines.append(f'- <a id="{key}"></a>**{who} ({entry["year"]}).** {entry["title"]}. {said}.')
+    return "\n".join(sorted(lines, key=lambda line: line.partition("**")[2]))
 
 
 def claims() -> str:

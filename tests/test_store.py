@@ -39,8 +39,9 @@ def test_a_run_comes_back_bit_for_bit_and_the_first_stays(url):
 
 def test_more_keys_than_sqlite_takes_parameters(url):
     with Store(url) as store:
-        store.add(RUN)
-        assert list(store.get([*map(str, range(40_000)), "a"])) == ["a"]
+        for key in ("499", "500", "a"):
+            store.add(replace(RUN, key=key))
+        assert list(store.get([*map(str, range(40_000)), "a"])) == ["499", "500", "a"]
 
 
 @pytest.mark.parametrize(
@@ -88,6 +89,18 @@ def test_export(url, tmp_path):
 def test_what_cannot_be_opened_is_named(url):
     with pytest.raises((ValueError, StoreError), match=f"(got '{url}'|its folder exists)"):
         Store(url)
+
+
+@pytest.mark.parametrize("url", ["mysql://me:secret@host/name", "postgresql://me:secret@host/name"])
+def test_other_databases_are_refused_without_the_password(url):
+    with pytest.raises(ValueError, match=r"store: got '.*://me:\*\*\*@host/name', expected a URL such as sqlite:///"):
+        Store(url)
+
+
+def test_a_missing_driver_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    with pytest.raises(ModuleNotFoundError, match=r"pip install 'saddlescope\[postgresql\]'"):
+        Store("postgresql+psycopg://me@host/name")
 
 
 def test_a_file_that_is_no_database(tmp_path):

@@ -1,64 +1,26 @@
 """The store on a real PostgreSQL server, also when it is killed; skipped where none is installed."""
 
-import glob
-import os
-import shutil
-import signal
-import socket
-import subprocess
 import tempfile
 import threading
 import time
 from dataclasses import replace
 
 import pytest
+from postgresql_server import Server, programs
 from test_store import RUN
 
-from saddlescope.store import Store
+from saddlescope.store import Store, StoreError
 
 pytest.importorskip("psycopg")
 
 
-class Server:
-    """A cluster of its own in a folder, on the loopback interface."""
-
-    def __init__(self, programs, folder):
-        # PostgreSQL refuses to run as the superuser.
-        self.user = {"user": "nobody", "group": "nogroup"} if os.geteuid() == 0 else {}
-        self.programs, self.folder = programs, folder
-        if self.user:
-            shutil.chown(folder, "nobody", "nogroup")
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        self.url = f"postgresql+psycopg://tester@127.0.0.1:{self.port}/postgres"
-        options = ["-D", self.folder, "-U", "tester", "--auth=trust", "--no-sync"]
-        subprocess.run([programs["initdb"], *options], check=True, capture_output=True, cwd="/", **self.user)
-
-    def start(self):
-        options = ["-D", self.folder, "-p", str(self.port), "-k", "", "-h", "127.0.0.1"]
-        self.process = subprocess.Popen(
-            [self.programs["postgres"], *options],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            cwd="/",
-            **self.user,
-        )
-
-    def kill(self):
-        os.kill(self.process.pid, signal.SIGKILL)
-        self.process.wait()
-
-
 @pytest.fixture(scope="module")
 def server():
-    # Debian keeps the server's programs off the path.
-    path = os.pathsep.join([os.environ["PATH"], *glob.glob("/usr/lib/postgresql/*/bin")])
-    programs = {name: shutil.which(name, path=path) for name in ("postgres", "initdb")}
-    if None in programs.values():
+    found = programs()
+    if found is None:
         pytest.skip("no PostgreSQL server is installed")
     with tempfile.TemporaryDirectory() as folder:  # not within pytest's, which other users may not enter
-        server = Server(programs, folder)
+        server = Server(found, folder)
         server.start()
         yield server
         server.process.terminate()
@@ -69,6 +31,19 @@ def test_a_run_comes_back_and_is_found(server):
     with Store(server.url, patience=30) as store:
         assert store.add(RUN) and not store.add(replace(RUN, status="other"))
         assert store.get(["a"]) == {"a": RUN} and store.select(lr=0.1, task="digits-mlp", normalized=True) == [RUN]
+
+
+@pytest.mark.parametrize(("database", "user"), [("none", "tester"), ("postgres", "nobody")])
+def test_what_waiting_does_not_mend_is_told_at_once(server, database, user):
+    with Store(server.url, patience=30):  # it is up
+        pass
+    url = server.url.replace("tester", f"{user}:secret").replace("/postgres", f"/{database}")
+    with pytest.raises(StoreError, match="does not exist.*; correct the URL") as caught:
+        Store(url, patience=1e6)
+    assert "secret" not in str(caught.value)
+    with Store(server.url) as store, pytest.raises(StoreError, match="value too long"):
+        store._patience = 1e6
+        store.add(replace(RUN, key="k" * 65))
 
 
 def test_writers_go_on_when_the_server_was_killed(server):
@@ -84,12 +59,7 @@ def test_writers_go_on_when_the_server_was_killed(server):
     time.sleep(0.3)
     server.kill()
     time.sleep(0.5)
-    # The orphans of the killed server let go of its memory first.
-    for _ in range(50):
-        server.start()
-        time.sleep(0.3)
-        if server.process.poll() is None:
-            break
+    server.start_again()
     for writer in writers:
         writer.join()
     with Store(server.url, patience=30) as store:

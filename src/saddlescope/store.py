@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -16,7 +17,9 @@ DEFAULT_URL = "sqlite:///saddlescope.db"
 SCHEMA = 1
 PATIENCE = 60.0
 """Seconds during which a server that is away is asked again."""
-EXTRA = "pip install 'saddlescope[train]'"
+EXTRA = "pip install 'saddlescope[{}]'"
+LASTING = ("does not exist", "authentication failed", "no password", "pg_hba.conf")
+"""What a server says that will say the same later."""
 
 T = TypeVar("T")
 
@@ -60,7 +63,7 @@ class Store:
     Raises:
         ValueError: if the URL is none.
         StoreError: if the database cannot be opened for writing, or was made by a newer version.
-        ModuleNotFoundError: without SQLAlchemy.
+        ModuleNotFoundError: without SQLAlchemy, or without psycopg for PostgreSQL.
 
     >>> run = StoredRun(key="a", status="done", config={"lr": 0.1}, metrics={"loss": 2.0}, curves={}, provenance={})
     >>> with Store("sqlite://") as store:
@@ -73,16 +76,24 @@ class Store:
             import sqlalchemy
             from sqlalchemy import event, exc
         except ModuleNotFoundError as error:
-            raise ModuleNotFoundError(f"the store needs SQLAlchemy, which is not installed; do: {EXTRA}") from error
-        self.url = url
+            message = f"the store needs SQLAlchemy, which is not installed; do: {EXTRA.format('train')}"
+            raise ModuleNotFoundError(message) from error
         self._patience = patience
+        expected = "a URL such as sqlite:///results.db or postgresql+psycopg://user@host/name"
         try:
             parsed = sqlalchemy.make_url(url)
-            options: dict[str, Any] = {"connect_args": {"timeout": patience}} if _is_sqlite(parsed) else {}
+            self.url = parsed.render_as_string(hide_password=True)
+            self._is_sqlite = parsed.get_backend_name() == "sqlite"
+            if not self._is_sqlite and parsed.drivername != "postgresql+psycopg":
+                raise refuse("store", self.url, expected)
+            options: dict[str, Any] = {"connect_args": {"timeout": patience}} if self._is_sqlite else {}
             self._engine = sqlalchemy.create_engine(parsed, pool_pre_ping=True, **options)
         except exc.ArgumentError as error:
-            raise refuse("store", url, "a URL such as sqlite:///results.db or postgresql+psycopg://...") from error
-        if _is_sqlite(parsed):
+            raise refuse("store", url, expected) from error
+        except ModuleNotFoundError as error:
+            message = f"PostgreSQL needs psycopg, which is not installed; do: {EXTRA.format('postgresql')}"
+            raise ModuleNotFoundError(message) from error
+        if self._is_sqlite:
             event.listen(self._engine, "connect", _write_ahead)
         self._runs, self._meta = _tables(sqlalchemy.MetaData())
         self._open()
@@ -105,8 +116,10 @@ class Store:
 
         try:
             version = self._patiently(prepare)
-        except (IntegrityError, ProgrammingError):  # another process made the tables in the same moment
-            version = self._patiently(prepare)
+        except StoreError as error:
+            if not isinstance(error.__cause__, IntegrityError | ProgrammingError):
+                raise
+            version = self._patiently(prepare)  # another process may have made the tables in the same moment
         if version > SCHEMA:
             raise StoreError(
                 f"store: got {self.url} of schema {version}, expected at most {SCHEMA}; update saddlescope"
@@ -116,7 +129,7 @@ class Store:
         """Write a run, and tell whether it is new; one that is there stays as it is."""
         from sqlalchemy.dialects import postgresql, sqlite
 
-        dialect = sqlite if self._engine.dialect.name == "sqlite" else postgresql
+        dialect = sqlite if self._is_sqlite else postgresql
         # Made before the transaction, so that a value which is no JSON never opens one.
         values = json.loads(json.dumps(run.to_dict(), allow_nan=False))
         statement = dialect.insert(self._runs).values(**values).on_conflict_do_nothing().returning(self._runs.c.key)
@@ -129,16 +142,11 @@ class Store:
 
     def keys(self) -> set[str]:
         """Return the keys of all runs."""
-
-        def query() -> set[str]:
-            with self._engine.connect() as connection:
-                return set(connection.scalars(self._runs.select().with_only_columns(self._runs.c.key)))
-
-        return self._patiently(query)
+        return self._keys()
 
     def has(self, key: str) -> bool:
         """Tell whether a run is there."""
-        return bool(self.get([key]))
+        return key in self._keys(self._runs.c.key == key)
 
     def get(self, keys: Iterable[str]) -> dict[str, StoredRun]:
         """Return the runs that are there, by key."""
@@ -169,15 +177,19 @@ class Store:
         runs = self.select()
         rows = [_flat(run, curves=path.suffix == ".parquet") for run in runs]
         columns = list(dict.fromkeys(name for row in rows for name in row)) or ["key", "status"]
-        partial = path.with_name(f".{path.name}.partial")
-        if path.suffix == ".csv":
-            with partial.open("w", newline="") as stream:
-                writer = csv.DictWriter(stream, columns)
-                writer.writeheader()
-                writer.writerows(rows)
-        else:
-            _write_parquet(partial, {name: [row.get(name) for row in rows] for name in columns})
-        partial.replace(path)
+        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+        try:
+            if path.suffix == ".csv":
+                with partial.open("w", newline="") as stream:
+                    writer = csv.DictWriter(stream, columns)
+                    writer.writeheader()
+                    writer.writerows(rows)
+            else:
+                _write_parquet(partial, {name: [row.get(name) for row in rows] for name in columns})
+            partial.replace(path)
+        except OSError as error:
+            partial.unlink(missing_ok=True)
+            raise StoreError(f"export: {path} failed ({error.strerror or error}); the store is intact") from error
         return len(rows)
 
     def close(self) -> None:
@@ -190,6 +202,14 @@ class Store:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def _keys(self, *conditions: Any) -> set[str]:
+        def query() -> set[str]:
+            with self._engine.connect() as connection:
+                rows = self._runs.select().with_only_columns(self._runs.c.key).where(*conditions)
+                return set(connection.scalars(rows))
+
+        return self._patiently(query)
+
     def _select(self, *conditions: Any) -> list[StoredRun]:
         def query() -> list[StoredRun]:
             with self._engine.connect() as connection:
@@ -200,23 +220,19 @@ class Store:
 
     def _patiently(self, action: Callable[[], T]) -> T:
         """Return what the action returns, asking a server that is away again; every action may be repeated."""
-        from sqlalchemy.exc import DBAPIError, IntegrityError, ProgrammingError
+        from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 
         deadline, pause = time.monotonic() + self._patience, 0.1
         while True:
             try:
                 return action()
-            except (IntegrityError, ProgrammingError):
-                raise
             except DBAPIError as error:
-                if self._engine.dialect.name == "sqlite" or time.monotonic() > deadline:
+                away = isinstance(error, InterfaceError | OperationalError)
+                lasting = self._is_sqlite or not away or any(sign in str(error.orig) for sign in LASTING)
+                if lasting or time.monotonic() > deadline:
                     raise StoreError(_explain(self.url, error)) from error
                 time.sleep(pause)
                 pause = min(2 * pause, 2.0)
-
-
-def _is_sqlite(url: Any) -> bool:
-    return url.get_backend_name() == "sqlite"
 
 
 def _write_ahead(connection: Any, _record: Any) -> None:
@@ -253,11 +269,15 @@ def _explain(url: str, error: Any) -> str:
     reason = str(error.orig).strip().splitlines()[0] if error.orig else str(error)
     advice = {
         "full": "free some space",
+        "No space": "free some space",
+        "disk I/O": "see whether the disk is full or away",
         "readonly": "make the file and its folder writable",
         "unable to open": "make sure that its folder exists and can be written",
         "not a database": "name another file",
         "malformed": "restore the file from a copy, or name another",
         "locked": "wait until the other writer is done",
+        **dict.fromkeys(LASTING, "correct the URL"),
+        "permission denied": "ask for the right to make tables and write",
     }
     do = next((text for sign, text in advice.items() if sign in reason), "make sure that the server runs")
     return f"store: {url} failed ({reason}); {do} and repeat with --resume, what it held before is intact"
@@ -278,5 +298,6 @@ def _write_parquet(path: Path, columns: dict[str, list[Any]]) -> None:
         import pyarrow
         from pyarrow import parquet
     except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(f"parquet files need pyarrow, which is not installed; do: {EXTRA}") from error
+        message = f"parquet files need pyarrow, which is not installed; do: {EXTRA.format('train')}"
+        raise ModuleNotFoundError(message) from error
     parquet.write_table(pyarrow.table(columns), path)

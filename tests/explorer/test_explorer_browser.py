@@ -102,7 +102,7 @@ def test_drawn_paths_are_the_api_s_before_and_after_a_slider_moves(visit, shots)
     value = float(page.locator("#field-rho").input_value())
     assert 0.35 < value < 0.4  # 20 of 1000 steps of a cubic scale up to 10
     sync_api.expect(page.locator("#snippet")).to_contain_text(f"rho={value})")
-    assert f"rho={page.locator('#field-rho').input_value()}" in page.url
+    page.wait_for_url(f"**rho={page.locator('#field-rho').input_value()}**")
     _, after = simulated(rho=value)
     assert np.all(np.abs(drawn(page, "optimizer", "[data-path='0']") - after) <= 0.02 * pixel(page, "optimizer"))
     sync_api.expect(page.locator("#points .verdict.trap")).to_have_count(1)
@@ -145,7 +145,57 @@ def test_a_click_and_the_keyboard_drop_starts(visit):
     assert page.locator("#field-starts").input_value().endswith(";-0.08,0.16")
     page.get_by_role("button", name="Keep only last").click()
     sync_api.expect(page.locator("#ends tbody tr")).to_have_count(1)
-    assert "starts=-0.08%2C0.16" in page.url
+    page.wait_for_url("**starts=-0.08%2C0.16**")
+
+
+def test_wheel_drag_and_keys_move_the_view_and_the_address_keeps_it(visit):
+    page = visit(f"?{WELL}&resolution=64")
+    svg = page.locator("#optimizer svg")
+
+    def sides():
+        return np.array([json.loads(svg.get_attribute(f"data-{name}")) for name in ("x", "y")])
+
+    def until(wanted, within=0.0):
+        expected = json.dumps(np.asarray(wanted).tolist())
+        page.wait_for_function(
+            """([wanted, within]) => ["x", "y"].every((name, k) => JSON.parse(document.querySelector("#optimizer svg")
+                .dataset[name]).every((v, i) => Math.abs(v - wanted[k][i]) <= within))""",
+            arg=[json.loads(expected), within],
+        )
+
+    box = sides()
+    svg.scroll_into_view_if_needed()
+    page.wait_for_timeout(500)  # the page was scrolled just now: the wheel is still the page's
+    at, area = svg.bounding_box(), json.loads(svg.get_attribute("data-area"))
+    x, y = at["x"] + area["left"] + area["width"] / 4, at["y"] + area["top"] + area["height"] / 4
+    page.mouse.move(x, y)
+    page.mouse.wheel(0, -50)
+    page.mouse.wheel(0, -50)  # before the first is drawn
+    fixed = box[:, 0] + np.array([0.25, 0.75]) * (box[:, 1] - box[:, 0])
+    until(fixed[:, None] + (box - fixed[:, None]) / 1.25, 2e-3)
+    near = sides()
+    page.mouse.down()
+    page.mouse.move(x + area["width"] / 8, y, steps=3)
+    page.mouse.up()
+    until(near - [[(near[0, 1] - near[0, 0]) / 8], [0.0]], 2e-3)
+    assert page.locator("#field-starts").input_value() == "1.5,1"  # dragging is no click
+    moved = sides()
+    page.wait_for_url("**bounds=**")
+    shared = visit("?" + page.url.partition("?")[2])
+    assert shared.locator("#optimizer svg").get_attribute("data-x") == svg.get_attribute("data-x")
+    _, points = simulated()
+    assert np.all(np.abs(drawn(page, "optimizer", "[data-path='0']") - points) <= 0.02 * pixel(page, "optimizer"))
+    sync_api.expect(page.locator("#map svg")).to_have_attribute("data-x", svg.get_attribute("data-x"))
+    svg.focus()
+    page.keyboard.press("-")
+    middle = moved.mean(1, keepdims=True)
+    until(middle + (moved - middle) * 1.25, 2e-3)
+    page.keyboard.press("0")
+    until(box)
+    page.get_by_role("button", name="Zoom in: Basins of attraction").click()
+    until(box / 1.25, 2e-3)
+    page.get_by_role("button", name="Reset view: Basins of attraction").click()
+    until(box)
 
 
 def test_a_shared_address_opens_the_same_page_long_computations_too(visit, shots):

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import saddlescope as ss
+from saddlescope.explorer.fields import OPTIMIZERS
 from saddlescope.explorer.jobs import JOBS
 from saddlescope.explorer.packing import pack, unpack
 from saddlescope.explorer.snippet import snippet
@@ -62,8 +63,25 @@ def test_perturbed_points_are_sam_s_and_cosines_are_of_the_two_gradients():
     assert np.allclose(run["loss"], torch.vmap(landscape.loss)(w[:, -1]), rtol=1e-15)
 
 
-def test_other_optimizers_have_no_perturbed_points_and_divergence_is_a_status():
-    run = answer("trajectories", replace(WELL, optimizer="vasso"))["optimizer"]
+@pytest.mark.parametrize("name", [name for name in OPTIMIZERS if name != "gd"])
+@pytest.mark.parametrize("momentum", [0.0, 0.6])
+def test_the_step_of_every_variant_leads_along_the_gradient_at_its_perturbed_point(name, momentum):
+    state = replace(WELL, optimizer=name, rho=0.2, lr=0.05, momentum=momentum)
+    run, landscape, gradient = answer("trajectories", state)["optimizer"], WELL.to_landscape(), torch.func.grad
+    w, perturbed = (torch.from_numpy(unpack(run[key]).copy()) for key in ("points", "perturbed"))
+    beyond = torch.vmap(torch.vmap(gradient(landscape.loss)))(perturbed)
+    here = torch.vmap(torch.vmap(gradient(landscape.loss)))(w)
+    velocity = -torch.diff(w, dim=1) / state.lr
+    step = velocity - momentum * torch.cat([torch.zeros_like(w[:, :1]), velocity[:, :-1]], dim=1)
+    scale = here.norm(dim=-1) / beyond.norm(dim=-1) if name == "stable" else torch.ones(w.shape[:2])
+    torch.testing.assert_close(step, (scale[..., None] * beyond)[:, :-1], rtol=0, atol=1e-11)
+    cosine = torch.cosine_similarity(here, beyond, dim=-1)
+    torch.testing.assert_close(torch.from_numpy(unpack(run["cosine"]).copy()), cosine, rtol=0, atol=1e-11)
+    assert name == "scheduled" or float((perturbed - w).norm(dim=-1).max()) > 1e-3
+
+
+def test_gradient_descent_looks_nowhere_else_and_divergence_is_a_status():
+    run = answer("trajectories", WELL)["gd"]
     assert run["perturbed"] is None and run["cosine"] is None
     away = answer("trajectories", replace(WELL, lr=1.0, starts=((1e3, 0.0),)))["gd"]
     assert away["status"] == ["diverged"] and away["loss"] == [None]
@@ -90,7 +108,7 @@ def test_phases_are_those_of_the_optimizer_s_path():
     cases = ss.label_phases(landscape, update, run).cases
     assert np.array_equal(unpack(shown["cases"]), cases) and len(np.unique(cases)) > 1
     assert math.isclose(sum(shown["shares"].values()), 1.0)
-    with pytest.raises(ValueError, match="expected a GradientMap or SAMMap"):
+    with pytest.raises(ValueError, match="of gradient descent and SAM"):
         answer("phases", replace(WELL, optimizer="asam"))
 
 
@@ -128,11 +146,23 @@ def test_bifurcations_are_those_of_the_continuation():
     # Below rho* = 1 every start ends in a minimum; there both signs of x are found, and nothing between.
     assert {round(x, 6) for rho, x in shown["samples"] if rho < 0.8} == {-1.0, 1.0}
     assert shares == sorted(shares) and shares[-1] == 1.0
+    assert shown["note"] == ""
     along_y = answer("bifurcation", replace(state, coordinate="y", values=2))
     heights = {
         round(y, 9) for branch in along_y["branches"] if branch["kind"] == "minimum" for y in branch["heights"][0]
     }
     assert heights == {0.0}  # where those along x are -1 and 1
+
+
+def test_of_a_variant_the_ends_of_runs_are_drawn_and_branches_are_not():
+    state = replace(WELL, optimizer="stable", rho_from=0.5, rho_to=0.75, values=2)
+    shown = answer("bifurcation", state)
+    assert shown["branches"] == shown["events"] == [] and "multipliers" in shown["note"]
+    # Stable SAM converges: to a minimum, or from within |x| < rho to the saddle.
+    assert {round(x, 6) + 0.0 for rho, x in shown["samples"] if rho == 0.5} == {-1.0, 0.0, 1.0}
+    assert {rho for rho, _ in shown["samples"]} == {0.5, 0.75}
+    with pytest.raises(ValueError, match="gradient descent has no ρ"):
+        answer("bifurcation", replace(state, optimizer="gd"))
 
 
 def test_escape_times_are_counted_whole_and_meet_the_exact_mean():

@@ -63,8 +63,10 @@ def test_progress_comes_as_lines_before_the_answer(address):
     [
         ("api/nothing", 404),
         ("nothing", 404),
-        ("static/../server.py", 403),
-        ("static/%2e%2e/server.py", 403),
+        ("static/../server.py", 404),
+        ("static/%2e%2e/server.py", 404),
+        ("static/style.css%00.js", 404),
+        ("static/" + "a" * 5000 + ".js", 404),
         ("static/nothing.js", 404),
         ("api/training?log=7", 404),
         ("api/training?log=-1", 404),

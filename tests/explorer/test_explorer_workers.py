@@ -80,7 +80,7 @@ def test_a_worker_answers_as_the_job_does_and_stays():
 
 def test_a_refusal_is_in_words_and_costs_no_worker():
     async def test(pool):
-        with pytest.raises(Refused, match="expected a GradientMap or SAMMap"):
+        with pytest.raises(Refused, match="of gradient descent and SAM"):
             await pool.run("phases", replace(SHORT, optimizer="vasso"), ignore)
         assert len(pool._idle) == 1
 

@@ -8,12 +8,13 @@ from saddlescope.paper.claims import CLAIMS, run_claims
 
 def test_the_registry_holds_the_agreed_claims():
     expected = "T1 T2 C1 T3 fig-beale fig-cosine fig-wp fig-saddle fig-toy-network fig-rho-sweep fig-batch-size"
-    assert [claim.id for claim in CLAIMS] == [*expected.split(), "fig-momentum", "variants"]
+    assert [claim.id for claim in CLAIMS] == [*expected.split(), "fig-momentum", "table-1", "variants"]
 
 
 @pytest.fixture(scope="module")
 def findings():
-    return run_claims([c.id for c in CLAIMS if c.id not in ("fig-momentum", "variants")], progress=False)
+    long = ("fig-batch-size", "fig-momentum", "table-1", "variants")  # train networks, or much else
+    return run_claims([c.id for c in CLAIMS if c.id not in long], progress=False)
 
 
 def test_verdicts_of_the_analytic_claims(findings):
@@ -28,7 +29,6 @@ def test_verdicts_of_the_analytic_claims(findings):
         "fig-saddle": "holds with a condition",
         "fig-toy-network": "holds with a condition",
         "fig-rho-sweep": "holds with a condition",
-        "fig-batch-size": "holds with a condition",
     }
 
 

@@ -19,9 +19,10 @@ def measured(predicted, felt, plain=-0.2, curvature=-0.1):
     unknown = Estimate(math.nan, math.nan, 0)
     near = [Estimate(value, 0.01, 16) for value in (predicted, felt, plain, curvature)]
     return Measurement(
-        status="complete", settings=OptimizerSettings(), loss=1.0, gradient_norm=0.1, batch_gradient_norm=0.1,
-        lambda_min=-0.1, lambda_max=0.1, residual_min=0.0, residual_max=0.0, trap_number=unknown,
-        micro_trap_number=unknown, predicted_curvature=near[0], effective_curvature=near[1], plain_curvature=near[2],
+        status="complete", settings=OptimizerSettings(), loss=1.0, zero_loss=2.0, gradient_norm=0.1,
+        batch_gradient_norm=0.1, lambda_min=-0.1, lambda_max=0.1, residual_min=0.0, residual_max=0.0,
+        trap_number=unknown, micro_trap_number=unknown,
+        predicted_curvature=near[0], effective_curvature=near[1], plain_curvature=near[2],
         curvature=near[3], escape_curvature=unknown, escape_effective_curvature=unknown,
         escape_plain_curvature=unknown, directions=1, fall=unknown, watched_steps=0, cosine=0.0, hessian_products=1,
     )  # fmt: skip

@@ -56,9 +56,12 @@ def test_a_plane_through_more_dimensions():
     across = map_basins(
         solid, update, resolution=9, bounds=[(-1.9, 2), (-1, 1)], origin=[0, 0, 0.3], directions=[[0, 1, 0], [1, 0, 0]]
     )
-    right = [a.point[0] > 0 for a in across.attractors]
-    assert [[right[k] for k in row] for row in across.labels.T] == [(across.y > 0).tolist()] * 9
-    assert [a.kind for a in across.attractors] == ["minimum", "minimum"]
+    sides = [round(a.point[0]) for a in across.attractors]
+    assert [[sides[k] for k in row] for row in across.labels.T] == [np.sign(across.y).tolist()] * 9
+    assert across.names() == {
+        -2: "diverged", -1: "undecided", sides.index(1): "minimum (1, 0, 0)", sides.index(-1): "minimum (-1, 0, 0)",
+        sides.index(0): "unstable saddle",
+    }  # fmt: skip
 
 
 def test_the_same_seed_gives_the_same_map(trapped):

@@ -30,6 +30,18 @@ def test_ranges_products_and_tables():
     assert {c.lr for c in configs[:9]} == {0.3} and {c.lr for c in configs[9:]} == {0.2}
 
 
+def test_a_range_ends_at_its_end_without_rounding():
+    (_, last) = expand_grid({"base": {"lr": {"from": 0.2, "to": 0.9, "count": 2}}})
+    assert last.lr == 0.9 != 0.2 + (0.9 - 0.2)
+
+
+def test_a_grid_replaces_the_other_way_to_say_the_same():
+    grids = [{"lr": 0.5}, {"lr_effective": 0.1}, {"epochs": 2}]
+    base = {"momentum": 0.5, "lr_effective": 0.2, "steps": 7}
+    found = [(c.lr, c.steps, c.epochs) for c in expand_grid({"base": base, "grid": grids})]
+    assert found == [(0.5, 7, None), (0.05, 7, None), (0.1, None, 2)]
+
+
 def test_a_range_of_whole_numbers_is_whole():
     assert [c.seed for c in expand_grid({"base": {"seed": {"from": 0, "to": 4, "count": 3}}})] == [0, 2, 4]
 

@@ -1,5 +1,6 @@
 """Sweeps under faults: every cell once, none torn, none that was done run again."""
 
+import multiprocessing
 import os
 import random
 import signal
@@ -11,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from faults import alive, until
 
 from saddlescope.store import Store
 from saddlescope.sweeps import run_sweep
@@ -77,6 +79,20 @@ def test_another_driver_between_two_runs_is_noticed(tmp_path):
     store.close()
 
 
+def test_of_two_results_of_one_run_the_first_stays_and_is_not_counted(tmp_path):
+    store, first = Store(f"sqlite:///{tmp_path / 'x.db'}"), run_experiment(CONFIGS[0])
+
+    class Late(Here):
+        def run(self, configs):
+            for outcome in super().run(configs):
+                store.add(stored(replace(first, seconds=1e9)))
+                yield outcome
+
+    result = run_sweep(CONFIGS[:1], engine=Late(), store=store)
+    assert (result.computed, result.reused) == (0, 1) and result.records[first.config.key].seconds == 1e9
+    store.close()
+
+
 def test_an_error_of_a_run_is_its_outcome_and_the_others_go_on(tmp_path, monkeypatch):
     monkeypatch.setenv("SADDLESCOPE_DATA", str(tmp_path))
     bad = ExperimentConfig(task="cifar10-mlp", steps=1)
@@ -110,6 +126,7 @@ def test_a_killed_worker_costs_its_run_one_attempt_and_the_others_nothing(tmp_pa
     begun = Counter(int(mark.name.split("-")[0]) for mark in tmp_path.iterdir())
     assert begun == {0: 2, 1: 2, 2: 1, 3: 2}
     assert "died 2 times (exit code -9)" in result.failures[CONFIGS[3].key]
+    assert result.retries == 3 == result.to_dict()["retries"]
     for config in CONFIGS[:3]:
         assert numbers(result.records[config.key]) == numbers(attempt(config).record)
 
@@ -124,6 +141,35 @@ def test_an_interrupt_ends_the_workers(tmp_path):
         run_sweep(CONFIGS, engine=engine, store=f"sqlite:///{tmp_path / 'x.db'}", on_outcome=interrupted)
     with Store(f"sqlite:///{tmp_path / 'x.db'}") as store:
         assert len(store.keys()) == 1
+    assert not multiprocessing.active_children()
+
+
+ORPHAN = """
+import os, sys, time
+from pathlib import Path
+from saddlescope.sweeps import run_sweep
+from saddlescope.sweeps.local import LocalEngine
+from saddlescope.training import ExperimentConfig
+
+def rest(config):
+    Path(sys.argv[1]).write_text(f"{os.getpid()}.")
+    time.sleep(1000)
+
+if __name__ == "__main__":
+    run_sweep([ExperimentConfig()], engine=LocalEngine(1, task=rest))
+"""
+
+
+def test_a_worker_ends_with_its_driver_in_the_middle_of_a_run(tmp_path):
+    script, mark = tmp_path / "script.py", tmp_path / "mark"
+    script.write_text(ORPHAN)
+    driver = subprocess.Popen([sys.executable, str(script), str(mark)])
+    until(lambda: mark.exists() and mark.read_text().endswith("."), driver)
+    worker = int(mark.read_text().rstrip("."))
+    assert alive(worker)
+    driver.kill()
+    driver.wait()
+    until(lambda: not alive(worker), seconds=60)
 
 
 DRIVER = """

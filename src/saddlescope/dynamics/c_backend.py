@@ -164,10 +164,11 @@ void run(T *restrict W, long stride, const uint32_t *restrict number, const T *r
          const T *restrict table, long rows, uint64_t first_step, long steps, uint64_t seed) {{
   for (long low = 0; low < count; low += BLOCK) {{
     int filled = count - low < BLOCK ? count - low : BLOCK;
-    _Alignas(64) T X[{variables}][BLOCK] = {{{{0}}}}, Y[{slots}][BLOCK], Z[{lanes}][BLOCK];
+    _Alignas(64) T X[{variables}][BLOCK], Y[{slots}][BLOCK], Z[{lanes}][BLOCK];
     uint32_t replica[BLOCK] = {{0}}, J[{indices}][BLOCK];
+    /* Lanes left over repeat the first: zeros may be where a loss has no gradient, and NaN is slow. */
     for (int k = 0; k < {variables}; k++)
-      for (int i = 0; i < filled; i++) X[k][i] = W[k * stride + low + i];
+      for (int i = 0; i < BLOCK; i++) X[k][i] = W[k * stride + low + (i < filled ? i : 0)];
     for (int i = 0; i < filled; i++) replica[i] = number[low + i];
     for (long s = 0; s < steps; s++) one_step(X, Y, Z, J, P, replica, table, rows, first_step + s, seed);
     for (int k = 0; k < {variables}; k++)

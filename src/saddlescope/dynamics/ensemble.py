@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -20,7 +21,9 @@ from saddlescope.dynamics.step import Region, Step
 from saddlescope.landscapes.landscape import Landscape
 
 _SECONDS_BEFORE_PROGRESS = 2.0
+_SECONDS_BETWEEN_REPORTS = 0.1
 _SECONDS_PER_CHUNK = 0.2
+_LISTENER: ContextVar[Callable[[str, float], None] | None] = ContextVar("listener", default=None)
 
 
 class Ensemble:
@@ -127,20 +130,44 @@ def chunks(steps: int, every: int) -> Iterator[int]:
 
 
 @contextmanager
+def listening(listener: Callable[[str, float], None]) -> Iterator[None]:
+    """Within the block, computations tell what they are and the share that is done, a few times a second, not a bar.
+
+    >>> with listening(lambda description, share: print(description, share)), progress("counting", 4) as report:
+    ...     report(1)
+    counting 0.25
+    """
+    token = _LISTENER.set(listener)
+    try:
+        yield
+    finally:
+        _LISTENER.reset(token)
+
+
+@contextmanager
 def progress(description: str, total: int) -> Iterator[Callable[[int], None]]:
     """Yield a function to report steps with; a bar appears on a terminal's stderr once a run turns out long."""
-    console = Console(stderr=True)
+    # Asked once: with a record of every step this is called as often as the map.
+    listener, console = _LISTENER.get(), Console(stderr=True)
+    if listener is None and not console.is_terminal:
+        yield lambda number: None
+        return
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     bar = Progress(*columns, console=console, transient=True)
-    task = bar.add_task(description, total=total)
-    began, shown = time.perf_counter(), False
+    task, done, began, told, shown = bar.add_task(description, total=total), 0, time.perf_counter(), 0.0, False
 
     def report(number: int) -> None:
-        nonlocal shown
-        if not shown and console.is_terminal and time.perf_counter() - began > _SECONDS_BEFORE_PROGRESS:
-            bar.start()
+        nonlocal done, told, shown
+        done, now = done + number, time.perf_counter()
+        if now - told < _SECONDS_BETWEEN_REPORTS:
+            return
+        told = now
+        if listener is not None:
+            listener(description, min(1.0, done / total))
+        elif now - began > _SECONDS_BEFORE_PROGRESS:
             shown = True
-        bar.advance(task, number)
+            bar.start()
+            bar.update(task, completed=done)
 
     try:
         yield report

@@ -49,6 +49,8 @@ class Trajectories:
     seed: int
     engine: str
     """What ran the steps: "compiled" or "eager"."""
+    states: Tensor | None
+    """The recorded points with the buffers of the map behind them, shape ``(n, records, variables)``."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the end points and outcomes as a JSON-ready dictionary."""
@@ -105,25 +107,25 @@ def simulate(
     steps = require_count("steps", steps)
     every = steps + 1 if record_every is None else require_count("record_every", record_every, minimum=1)
     ensemble = Ensemble(landscape, update, starts, noise=noise, seed=seed, dtype=dtype, device=device, engine=engine)
-    points = ensemble.points
-    records = steps // every + 1
-    if record_every is not None and records * points.numel() * points.element_size() > _MOST_RECORDED_BYTES:
+    records, begin = steps // every + 1, ensemble.states
+    if record_every is not None and records * begin.numel() * begin.element_size() > _MOST_RECORDED_BYTES:
         raise refuse("record_every", record_every, "at most 8 GiB of records", "record less often")
 
-    kept = points.new_empty((records, *points.shape)) if record_every is not None else None
+    kept = begin.new_empty((records, *begin.T.shape)) if record_every is not None else None
     if kept is not None:
-        kept[0] = points
+        kept[0] = begin.T
     with progress("simulating", steps) as report:
         for number in chunks(steps, every):
             ensemble.advance(number)
             report(number)
             if kept is not None and ensemble.steps % every == 0:
-                kept[ensemble.steps // every] = ensemble.points
+                kept[ensemble.steps // every] = ensemble.states.T
 
+    states = kept.transpose(0, 1) if kept is not None else None
     diverged = ~(ensemble.states.abs() <= DIVERGENCE_LIMIT).all(dim=0)
     return Trajectories(
         final=ensemble.points,
-        points=kept.transpose(0, 1) if kept is not None else None,
+        points=states[..., : landscape.dimension] if states is not None else None,
         recorded_steps=torch.arange(records) * every if kept is not None else None,
         status=diverged.to(torch.int8),
         steps=steps,
@@ -132,4 +134,5 @@ def simulate(
         noise=noise,
         seed=seed,
         engine=ensemble.engine,
+        states=states,
     )

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import os
 import tempfile
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,13 +66,17 @@ class Explorer:
         """The version of each log that was read last, and what the page shows of it."""
         self._locks: WeakValueDictionary[tuple[object, ...], asyncio.Lock] = WeakValueDictionary()
 
-    async def warm(self, landscapes: Iterable[str]) -> None:
-        """Have every quick worker do once what takes long the first time, a compilation for each landscape."""
-        for name in landscapes:
-            state = ExplorerState(landscape=name, steps=1)
-            workers = range(self.settings.quick_workers)
-            with contextlib.suppress(Refused):
-                await asyncio.gather(*(self.quick.run("trajectories", state, lambda share: None) for _ in workers))
+    async def warm(self) -> None:
+        """Have every worker answer once: then it is there, and has done what takes long the first time."""
+        state = ExplorerState(steps=1)
+        pools = {self.quick: self.settings.quick_workers, self.typed: self.settings.quick_workers}
+        pools[self.heavy] = self.settings.heavy_workers
+        asked = [
+            pool.run("trajectories", state, lambda share: None) for pool, size in pools.items() for _ in range(size)
+        ]
+        for answer in await asyncio.gather(*asked, return_exceptions=True):
+            if isinstance(answer, BaseException) and not isinstance(answer, Refused):
+                raise answer
 
     async def answer(self, name: str, state: ExplorerState, report: Callable[[float], None]) -> bytes:
         """Return the answer as JSON, computed once for all who ask the same at the same time.

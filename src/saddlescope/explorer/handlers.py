@@ -64,6 +64,12 @@ class _Files(_Handler, web.StaticFileHandler):
         web.StaticFileHandler.initialize(self, path)
 
 
+class _Nothing(_Handler):
+    def prepare(self) -> None:
+        super().prepare()
+        raise web.HTTPError(404)
+
+
 class _State(_Handler):
     """What an address means: the state, the form that sets it, and the program that does the same."""
 
@@ -172,8 +178,10 @@ def application(explorer: Explorer) -> web.Application:
             (r"/api/state", _State, shared),
             (r"/api/training", _Training, shared),
             (r"/api/([a-z]+)", _Answer, shared),
-            (r"/static/(.*)", _Files, {**shared, "path": str(STATIC)}),
+            (r"/static/([a-z]+\.[a-z]+)", _Files, {**shared, "path": str(STATIC)}),  # no name leads out of the folder
         ],
+        default_handler_class=_Nothing,
+        default_handler_args=shared,
         explorer=explorer.settings,
         log_function=lambda handler: None,
     )

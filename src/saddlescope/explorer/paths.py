@@ -8,12 +8,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from saddlescope.dynamics import SAMMap, Trajectories, ascent_series, simulate
+from saddlescope.dynamics import GradientMap, SAMMap, Trajectories, simulate
 from saddlescope.dynamics.maps import UpdateMap
 from saddlescope.explorer.fields import OPTIMIZERS
 from saddlescope.explorer.packing import finite, pack
 from saddlescope.explorer.state import ExplorerState
+from saddlescope.landscapes import Landscape
 from saddlescope.stability import CriticalPoint, find_critical_points, label_phases
 
 PICTURE = 121
@@ -42,8 +44,8 @@ def trajectories(state: ExplorerState) -> dict[str, Any]:
     """Return what gradient descent and the optimizer do from the starts, every step of it.
 
     Keys "gd" and "optimizer" each hold ``label``, ``points`` of shape ``(n, steps + 1, 2)``, and for each start its
-    ``status``, ``final`` point and ``loss`` there. With SAM, normalized or not, come ``perturbed`` of the shape of the
-    points and ``cosine`` of shape ``(n, steps + 1)``; else they are None.
+    ``status``, ``final`` point and ``loss`` there. With SAM and its variants come ``perturbed`` of the shape of the
+    points and ``cosine`` of shape ``(n, steps + 1)``, see `seen_from`; with gradient descent they are None.
 
     >>> run = trajectories(ExplorerState(steps=2))
     >>> run["gd"]["points"]["shape"], run["optimizer"]["status"]
@@ -56,16 +58,45 @@ def phases(state: ExplorerState) -> dict[str, Any]:
     """Return the paper's cases along the optimizer's trajectories: ``cases`` ``(n, steps)`` and their ``shares``.
 
     Raises:
-        ValueError: for other optimizers than gradient descent and SAM, trajectories that diverge, or no saddle.
+        ValueError: for variants of SAM, trajectories that diverge, or no saddle.
 
     >>> sorted(phases(ExplorerState(landscape="double_well", lr=0.1, steps=5))["shares"])
     ['0', '1', '2', '3']
     """
     landscape, update = state.to_landscape(), state.to_update()
+    if not isinstance(update, GradientMap | SAMMap):
+        raise ValueError("the paper tells its cases of gradient descent and SAM; of a variant the angle is drawn alone")
     saddles = None if landscape.critical_points else [p for p in critical_points(state) if p.kind == "saddle"]
-    labelled = label_phases(landscape, update, _simulated(state, update), saddles=saddles)  # type: ignore[arg-type]
+    labelled = label_phases(landscape, update, _simulated(state, update), saddles=saddles)
     shares = {str(case): share for case, share in labelled.shares().items()}
     return {"cases": pack(labelled.cases, "<i1"), "shares": shares}
+
+
+def seen_from(landscape: Landscape, update: UpdateMap, states: Tensor) -> tuple[Tensor, Tensor]:
+    """Return where a step from each state ``(..., variables)`` takes its last gradient, ``w_p``, and the cosine there.
+
+    Without gradient noise. Shapes ``(..., d)`` and ``(...,)``: the cosine is that between ``g(w)`` and ``g(w_p)``.
+
+    >>> bowl = Landscape("bowl", lambda w: (w**2).sum() / 2, 2, [(-1, 1), (-1, 1)])
+    >>> seen_from(bowl, SAMMap(lr=0.1, rho=1.0), torch.tensor([3.0, 4.0]))
+    (tensor([3.6000, 4.8000]), tensor(1.))
+    """
+
+    def look(state: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        asked: list[tuple[Tensor, Tensor]] = []
+
+        def gradient(point: Tensor) -> Tensor:
+            asked.append((point, landscape.gradient(point)))
+            return asked[-1][1]
+
+        variables = state.reshape(-1, landscape.dimension).unbind()
+        update(variables, gradient)
+        return landscape.gradient(variables[0]), *asked[-1]
+
+    flat = states.reshape(-1, states.shape[-1])
+    here, perturbed, there = torch.vmap(look)(flat)
+    cosine = (here * there).sum(-1) / (here.norm(dim=-1) * there.norm(dim=-1))
+    return perturbed.reshape(*states.shape[:-1], landscape.dimension), cosine.reshape(states.shape[:-1])
 
 
 _FOUND: dict[tuple[object, ...], tuple[CriticalPoint, ...]] = {}
@@ -95,11 +126,10 @@ def _descent(state: ExplorerState) -> dict[str, Any]:
 def _path(state: ExplorerState) -> dict[str, Any]:
     landscape, update = state.to_landscape(), state.to_update()
     run = _simulated(state, update)
-    assert run.points is not None
+    assert run.points is not None and run.states is not None
     perturbed = cosine = None
-    if isinstance(update, SAMMap):
-        series = ascent_series(landscape, update, run.points)
-        perturbed, cosine = pack(series.perturbed), pack(series.cosine)
+    if not isinstance(update, GradientMap):
+        perturbed, cosine = map(pack, seen_from(landscape, update, run.states))
     return {
         "label": OPTIMIZERS[state.optimizer][0],
         "points": pack(run.points),

@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import torch
 
 from saddlescope.diffusion import estimate_escape, simulate_escape
 from saddlescope.diffusion.arguments import finite_or_none
 from saddlescope.dynamics import GradientMap, SAMMap
+from saddlescope.dynamics.ensemble import listening
 from saddlescope.explorer.packing import finite, pack
 from saddlescope.explorer.paths import critical_points
-from saddlescope.explorer.progress import reporting_to
 from saddlescope.explorer.state import ExplorerState
 from saddlescope.stability import CriticalPoint, classify, continue_in_rho, critical_rho, map_basins
+from saddlescope.stability.long_run import LongRunSet, long_run_sets
 
 Report = Callable[[float], None]
 """Takes the share that is done, from 0 to 1."""
-SAMPLED_STARTS, SAMPLED_STEPS, SAMPLED_AT_ONCE = 24, 13_000, 4
+SAMPLED_STARTS, SAMPLED_STEPS = 24, 13_000
 BASIN_STEPS = 200_000
 BINS = 40
+NO_BRANCHES = "Branches are followed for SAM, whose multipliers have a closed form; the dots show where runs end up."
 
 
 def points(state: ExplorerState, report: Report) -> dict[str, Any]:
@@ -50,7 +54,7 @@ def verdicts(state: ExplorerState, found: dict[str, Any]) -> dict[str, Any]:
 def basins(state: ExplorerState, report: Report) -> dict[str, Any]:
     """Return which start ends where: ``labels`` with row = y, column = x, and for each label its name and share."""
     landscape, update, size = state.to_landscape(), state.to_update(), int(state.resolution)
-    with reporting_to(report, "mapping basins"):
+    with listening(_share_of("mapping basins", report)):
         found = map_basins(landscape, update, resolution=size, steps=BASIN_STEPS, seed=state.seed)
     names, attractors = found.names(), found.attractors
     rows = [
@@ -58,6 +62,7 @@ def basins(state: ExplorerState, report: Report) -> dict[str, Any]:
             "label": label,
             "name": names[label],
             "kind": attractors[label].kind if label >= 0 else names[label],
+            "unstable": label >= 0 and attractors[label].unstable,
             "point": list(attractors[label].point) if label >= 0 else None,
             "share": share.value,
             "low": share.low,
@@ -72,25 +77,32 @@ def basins(state: ExplorerState, report: Report) -> dict[str, Any]:
 
 
 def bifurcation(state: ExplorerState, report: Report) -> dict[str, Any]:
-    """Return branches, bifurcations and sampled attractors as rho varies, one coordinate of each."""
+    """Return branches, bifurcations and sampled attractors as rho varies, one coordinate of each.
+
+    Of a variant of SAM there are no branches: ``note`` says why.
+
+    Raises:
+        ValueError: for gradient descent, which has no rho.
+    """
     landscape, update = state.to_landscape(), state.to_update()
+    if isinstance(update, GradientMap):
+        raise ValueError("gradient descent has no ρ to vary; choose another optimizer")
     rhos = np.linspace(state.rho_from, state.rho_to, state.values)
-    axis = "xy".index(state.coordinate)
-    known = critical_points(state)
-    report(0.05)
-    diagram = continue_in_rho(landscape, update, rhos, starts=[], critical_points=known, seed=state.seed)
+    axis, branches, events, note = "xy".index(state.coordinate), (), (), NO_BRANCHES
+    if isinstance(update, SAMMap):
+        known = critical_points(state)
+        report(0.05)
+        diagram = continue_in_rho(landscape, update, rhos, starts=[], critical_points=known, seed=state.seed)
+        branches, events, note = diagram.branches, diagram.events, ""
     report(0.4)
     low, high = np.array(landscape.bounds).T
-    starts = low + (high - low) * np.random.default_rng(state.seed).random((SAMPLED_STARTS, 2))
+    starts = torch.from_numpy(low + (high - low) * np.random.default_rng(state.seed).random((SAMPLED_STARTS, 2)))
+    sets: tuple[LongRunSet, ...] = ()
     samples = []
-    # In pieces, so that there is something to report; without critical points there are no branches to repeat.
-    for k in range(0, len(rhos), SAMPLED_AT_ONCE):
-        part = rhos[k : k + SAMPLED_AT_ONCE]
-        piece = continue_in_rho(
-            landscape, update, part, starts=starts, critical_points=(), steps=SAMPLED_STEPS, seed=state.seed
-        )
-        samples += [[s.value, float(x)] for one in piece.samples for s in one.sets for x in s.points[:, axis]]
-        report(0.4 + 0.6 * min(1.0, (k + SAMPLED_AT_ONCE) / len(rhos)))
+    for number, rho in enumerate(rhos.tolist(), start=1):
+        sets = long_run_sets(landscape, replace(update, rho=rho), starts, SAMPLED_STEPS, rho, sets).sets  # type: ignore[call-arg]
+        samples += [[rho, float(x)] for each in sets for x in each.points[:, axis]]
+        report(0.4 + 0.6 * number / len(rhos))
     return {
         "branches": [
             {
@@ -99,10 +111,11 @@ def bifurcation(state: ExplorerState, report: Report) -> dict[str, Any]:
                 "heights": finite_or_none(branch.points[..., axis].T),
                 "stable": branch.stable.tolist(),
             }
-            for branch in diagram.branches
+            for branch in branches
         ],
-        "events": [{"kind": e.kind, "rho": e.value, "height": e.point[axis]} for e in diagram.events],
+        "events": [{"kind": e.kind, "rho": e.value, "height": e.point[axis]} for e in events],
         "samples": samples,
+        "note": note,
     }
 
 
@@ -111,7 +124,7 @@ def escape(state: ExplorerState, report: Report) -> dict[str, Any]:
     setting: Any = {"radius": state.radius, "batch_size": state.batch, "noise": state.sharing}
     numbers = {"lr": state.lr, "rho": state.rho, "momentum": state.momentum}
     update = SAMMap(**numbers, normalized=False)
-    with reporting_to(report, "escaping"):
+    with listening(_share_of("escaping", report)):
         times = simulate_escape(
             state.eigenvalue, update, **setting, replicas=state.replicas, max_steps=state.longest, seed=state.seed
         )
@@ -131,6 +144,11 @@ def escape(state: ExplorerState, report: Report) -> dict[str, Any]:
         "simulated": {name: summary[name] for name in kept},
         "exponential": _exponential(estimates["exact"]["steps"], edges),
     }
+
+
+def _share_of(wanted: str, report: Report) -> Callable[[str, float], None]:
+    """Return what listens to one of the computations within a question."""
+    return lambda description, share: report(share) if description == wanted else None
 
 
 def _exponential(mean: float | None, edges: np.ndarray) -> list[float] | None:

@@ -9,8 +9,6 @@ import socket
 from collections.abc import Callable
 
 from saddlescope.explorer.answers import Explorer, Settings
-from saddlescope.explorer.fields import PLANAR
-from saddlescope.explorer.state import ExplorerState
 
 MOST_HEADERS = 16_384
 """Bytes of a request's head, its address included."""
@@ -38,17 +36,12 @@ async def serve(settings: Settings, started: Callable[[str], None] = lambda addr
     stop = asyncio.Event()
     with contextlib.suppress(NotImplementedError, RuntimeError):  # where there are no signals, or not in this thread
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    rest = None
     try:
-        await explorer.warm((ExplorerState().landscape,))
+        await explorer.warm()
         server.add_sockets(sockets)
         host, port = sockets[0].getsockname()[:2]
         started(f"http://{f'[{host}]' if ':' in host else host}:{port}/")
-        rest = asyncio.create_task(explorer.warm(PLANAR))
         await stop.wait()
     finally:
         server.stop()
-        if rest:
-            rest.cancel()
-            await asyncio.gather(rest, return_exceptions=True)
         explorer.close()

@@ -158,10 +158,16 @@ _CHECKS: tuple[tuple[Callable[[ExplorerState], Any], Callable[[ExplorerState], d
 def _landscape(name: str, loss: str, bounds: tuple[float, ...]) -> Landscape:
     pairs = (bounds[:2], bounds[2:])
     if loss:
-        box = pairs if bounds else (DEFAULT_BOUNDS[:2], DEFAULT_BOUNDS[2:])
-        return landscapes.from_expression(loss, box)  # type: ignore[arg-type]
+        found = _formula(loss)
+        return replace(found, bounds=pairs) if bounds else found  # type: ignore[arg-type]
     found = landscapes.get(name)
     return replace(found, bounds=pairs, critical_points=()) if bounds else found  # type: ignore[arg-type]
+
+
+@lru_cache(maxsize=64)
+def _formula(loss: str) -> Landscape:
+    """Read once, whatever part of the plane is looked at: what is compiled for a loss is found by its function."""
+    return landscapes.from_expression(loss, (DEFAULT_BOUNDS[:2], DEFAULT_BOUNDS[2:]))
 
 
 assert {f.name for f in fields(ExplorerState)} == set(FIELDS)

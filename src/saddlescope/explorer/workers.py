@@ -14,6 +14,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from saddlescope.dynamics import c_backend
 from saddlescope.explorer.jobs import JOBS
 from saddlescope.explorer.state import ExplorerState
 
@@ -76,7 +77,7 @@ class Pool:
         worker = None
         try:
             worker = self._idle.pop() if self._idle else self._start()
-            if not worker.process.is_alive():  # ended by the system, say, for want of memory
+            if worker.connection.poll():  # one that waits says nothing: it was ended by the system, for want of memory
                 worker.stop()
                 self._all.discard(worker)
                 worker = self._start()
@@ -170,6 +171,7 @@ def _serve(connection: Connection, threads: int, niceness: int, kernels: str) ->
     os.nice(niceness)
     resource.setrlimit(resource.RLIMIT_DATA, (MOST_MEMORY, MOST_MEMORY))
     os.environ["XDG_CACHE_HOME"] = kernels
+    c_backend._cache_folder.cache_clear()  # the fork server's, where no formula of a visitor is to stay
     torch.set_num_threads(threads)
     warnings.simplefilter("ignore")
     while True:

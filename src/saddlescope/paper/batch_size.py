@@ -1,4 +1,4 @@
-"""fig-batch-size, analytic part: how the batch size changes the number of steps that SAM needs to leave a saddle."""
+"""fig-batch-size: how the batch size changes when SAM leaves a saddle, in the analytic model and on a network."""
 
 from __future__ import annotations
 
@@ -32,6 +32,15 @@ from saddlescope.paper.batch_figures import (
     survival_figure,
     with_momentum_figure,
 )
+from saddlescope.paper.batch_networks import (
+    WORDS,
+    network_checks,
+    network_figure,
+    network_numbers,
+    network_summary,
+    network_table,
+    train_batch_grid,
+)
 from saddlescope.paper.batch_radius import (
     DIMENSION,
     TrappingRadius,
@@ -40,11 +49,13 @@ from saddlescope.paper.batch_radius import (
 )
 
 REPLICAS = {"quick": 1_000, "full": 20_000}
+SEEDS = {"quick": 5, "full": 20}
 
 
 def examine(scale: Scale) -> Evidence:
-    """Compute and simulate escape times over batch sizes, noises and momenta, and measure how the trap moves."""
+    """Compute and simulate escapes over batch sizes, noises and momenta, measure the trap, and train a network."""
     replicas = REPLICAS[scale]
+    network = train_batch_grid(SEEDS[scale])
     cases = [
         batch_case(noise, rho, batch_size, replicas=replicas, simulated=batch_size in SIMULATED)
         for noise, rho in SETTINGS
@@ -69,14 +80,13 @@ def examine(scale: Scale) -> Evidence:
         f"equation), and {replicas:,} replicas with right-censoring at {MAX_STEPS:,} steps where the mean is below "
         f"that. γ = {MOMENTUM:g} at equal η and at equal η/(1 − γ). Trapping radii: the mean drift of "
         f"{5 * replicas:,} replicas, with samples that disagree about the curvature (variance λ²), and for normalized "
-        f"SAM in {DIMENSION} dimensions with isotropic noise. The paper's figure is about networks; this is the "
-        "analytic part.",
+        f"SAM in {DIMENSION} dimensions with isotropic noise. {WORDS}",
         ours=f"Smaller batches do leave sooner, but outside the trap only by the logarithm: {outside:.3g} times "
         f"fewer steps at B = 1 than at 64 for ρ|λ| = 0.5. Inside it (ρ > 1/|λ|) the time is exponential in B: "
         f"{inside:.3g} times fewer at B = 1 than at 4 for ρ|λ| = 1.2. With samples that disagree about the "
         f"curvature small batches trap more: from ρ = {sampled[0].measured:.3f}/|λ| at B = 1. Normalized SAM is the "
-        "reverse, its trapping radius falls like B^(−1/2).",
-        checks=checks(cases, moving, sampled, normalized),
+        f"reverse, its trapping radius falls like B^(−1/2). {network_summary(network)}",
+        checks=checks(cases, moving, sampled, normalized) + network_checks(network),
         numbers={
             "exact_steps": {
                 f"{noise}, rho={rho:g}": [finite(find(cases, noise, rho, b).exact) for b in BATCHES]
@@ -87,14 +97,21 @@ def examine(scale: Scale) -> Evidence:
             "simulated_means": sum(case.times is not None for case in cases + moving),
             "trapping_radius_sampled_curvature": {r.batch_size: r.measured for r in sampled},
             "trapping_radius_normalized": {r.batch_size: r.measured for r in normalized},
+            "network_escape_steps": network_numbers(network),
         },
-        tables=(escape_table(cases), momentum_table(cases, moving), radius_table(sampled, normalized)),
+        tables=(
+            escape_table(cases),
+            momentum_table(cases, moving),
+            radius_table(sampled, normalized),
+            network_table(network),
+        ),
         illustrations=(
             over_batches_figure(cases, "additive"),
             over_batches_figure(cases, "shared"),
             survival_figure(cases),
             with_momentum_figure(cases, moving),
             radii_figure(sampled, normalized),
+            network_figure(network),
         ),
     )
 

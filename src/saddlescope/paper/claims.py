@@ -21,6 +21,7 @@ from saddlescope.paper import (
     saddle_attractor,
     saddle_demo,
     second_moment,
+    table_1,
     toy_network,
     variants_table,
 )
@@ -105,7 +106,7 @@ CLAIMS = (
         id="fig-batch-size",
         title="Small batches and the escape from a saddle",
         statement="Smaller batches help SAM to escape saddle points.",
-        source="Experiments on the batch size (networks in the paper; the analytic part here).",
+        source="Experiments on the batch size (CIFAR-10 in the paper; exact escape times and handwritten digits here).",
         run=batch_size.examine,
     ),
     Claim(
@@ -114,6 +115,13 @@ CLAIMS = (
         statement="Momentum helps SAM out of saddles, and helps SAM more than SGD.",
         source="Experiments on momentum (CIFAR-10 in the paper; handwritten digits here).",
         run=momentum.examine,
+    ),
+    Claim(
+        id="table-1",
+        title="Radius and momentum",
+        statement="The larger ρ, the more momentum helps SAM: at ρ = 0.5 accuracy rises with γ from 86.2% to 92.0%.",
+        source="Table 1 (ResNet-18 on CIFAR-10; a perceptron on handwritten digits at quick scale).",
+        run=table_1.examine,
     ),
     Claim(
         id="variants",

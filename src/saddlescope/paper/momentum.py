@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
+from numpy.lib.stride_tricks import sliding_window_view
 
 from saddlescope.findings import Check, Evidence, Illustration, Scale, Table
 from saddlescope.optim import RadiusCap
-from saddlescope.plots.style import COLOURS, new_axes
+from saddlescope.paper.network_runs import (
+    WINDOW,
+    Cell,
+    a_share_of,
+    accuracy_gain,
+    find_cell,
+    images_at_hand,
+    points,
+    surely_above,
+    train_cells,
+)
+from saddlescope.plots.style import COLOURS, add_legend, new_axes
 from saddlescope.plots.training import plot_final_values, plot_loss_curves
-from saddlescope.training import ExperimentConfig, Record, run_experiment
+from saddlescope.sweeps.over_seeds import Mean
+from saddlescope.training import ExperimentConfig
 
-SEEDS = {"quick": 3, "full": 10}
-RADII = (0.0, 0.5, 0.7, 1.0)
-DECIDING_RHO = 0.7
-"""The radius at which SAM without momentum never leaves and with momentum always does."""
+CAP = RadiusCap()
+SEEDS = {"quick": 5, "full": 20}
 STEPS = {
     (0.1, 0.0): "η = 0.1, γ = 0",
     (0.1, 0.9): "η = 0.1, γ = 0.9",
@@ -29,240 +36,236 @@ STEPS = {
 }
 """Pairs of step size and momentum; the third has the effective step size η/(1 − γ) of the first, the fourth
 that of the second."""
-STUCK, TRAINED = 2.0, 0.5
-"""Training losses; chance is log 10 = 2.303."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Group:
-    """The same run with several seeds."""
+class Network:
+    """A task on which momentum is examined."""
 
-    rho: float
-    """0 for SGD."""
-    lr: float
-    momentum: float
-    capped: bool
-    records: tuple[Record, ...]
+    name: str
+    setting: ExperimentConfig
+    radii: tuple[float, ...]
+    """Of SAM; the first one decides: there it does not leave without momentum and does with it."""
+    words: str
+    """What is trained, for the report."""
 
-    @property
-    def losses(self) -> np.ndarray:
-        """Training loss at the end, shape (seeds,)."""
-        return np.array([record.final_loss for record in self.records])
 
-    @property
-    def accuracies(self) -> np.ndarray:
-        """Test accuracy at the end, shape (seeds,)."""
-        return np.array([record.test_accuracy for record in self.records])
-
-    @property
-    def escapes(self) -> list[int | None]:
-        """For each seed the first step from which ten steps average a loss below 2, None if there is none."""
-        return [_first_below(record.losses, STUCK) for record in self.records]
-
-    @property
-    def stuck(self) -> bool:
-        """Whether every seed ends above a loss of 2."""
-        return bool((self.losses > STUCK).all())
-
-    @property
-    def trained(self) -> bool:
-        """Whether every seed ends below a loss of 0.5."""
-        return bool((self.losses < TRAINED).all())
+DIGITS = Network(
+    name="digits",
+    setting=ExperimentConfig(batch_size=64, steps=500),
+    radii=(0.7, 1.0),
+    words="scikit-learn's handwritten digits (1,797 images of 8 × 8), perceptron 64-128-128-128-10 with ReLU, batches "
+    "of 64, 500 steps",
+)
+CIFAR10 = Network(
+    name="CIFAR-10",
+    setting=ExperimentConfig(task="cifar10-mlp", batch_size=128, steps=500),
+    radii=(0.4,),
+    words="the first 10,000 images of CIFAR-10 averaged to 16 × 16, perceptron 768-128-128-128-10 with ReLU, batches "
+    "of 128, 500 steps",
+)
 
 
 def examine(scale: Scale) -> Evidence:
-    """Train SGD and SAM with and without momentum, with the control at equal effective step size, and with the cap."""
-    groups = train(SEEDS[scale])
-    plain, fast, control, large = (find(groups, DECIDING_RHO, *step) for step in STEPS)
-    cap = find(groups, 1.0, 0.1, 0.0, capped=True)
-    gain_sgd, gain_sam = accuracy_gain(groups, 0.0), accuracy_gain(groups, DECIDING_RHO)
+    """Train SGD and SAM with and without momentum, with both controls of the effective step size, and with the cap."""
+    seeds = SEEDS[scale]
+    networks = [DIGITS, CIFAR10] if images_at_hand() else [DIGITS]
+    trained = [(network, train_cells(settings(network), seeds)) for network in networks]
+    with_images = "." if CIFAR10 in networks else " (the perceptron on CIFAR-10 is trained too if --data names it)."
     return Evidence(
-        setting="scikit-learn's handwritten digits (1,797 images of 8 × 8), perceptron 64-128-128-128-10 with ReLU, "
-        "cross-entropy, batches of 256, 600 steps, normalized SAM with the same batch for both gradients, "
-        f"{SEEDS[scale]} seeds. "
-        "The paper used CIFAR-10. Momentum at a fixed η also multiplies the effective step size η/(1 − γ); the "
-        "controls hold "
-        "that fixed. Escape: ten-step mean loss below 2 (chance is 2.303).",
-        ours=f"At ρ = {DECIDING_RHO:g} and η = 0.1, γ = 0.9 takes SAM from a loss of {plain.losses.mean():.2f} to "
-        f"{fast.losses.mean():.3f} (accuracy {100 * gain_sam:+.0f} points; SGD {100 * gain_sgd:+.0f}). But γ = 0.9 "
-        "with η = 0.01, the same "
-        f"η/(1 − γ), leaves it at {control.losses.mean():.2f}, and η = 1 without momentum reaches "
-        f"{large.losses.mean():.3f}: the "
-        f"larger effective step helps, not the inertia. With the radius cap SAM trains at ρ = 1 without either "
-        f"(loss {cap.losses.mean():.2f}, accuracy {cap.accuracies.mean():.1%}).",
-        checks=checks(groups),
-        numbers={
-            "accuracy_gain_SGD": gain_sgd,
-            "accuracy_gain_SAM": gain_sam,
-            "loss_SAM": _finite(plain.losses.mean()),
-            "loss_SAM_momentum": _finite(fast.losses.mean()),
-            "loss_SAM_momentum_equal_effective_step": _finite(control.losses.mean()),
-            "loss_SAM_larger_step": _finite(large.losses.mean()),
-            "loss_SAM_radius_cap": _finite(cap.losses.mean()),
-            "accuracy_SAM_radius_cap": float(cap.accuracies.mean()),
-        },
-        tables=(_table(groups),),
-        illustrations=(_curves(groups), _bars(groups)),
+        setting=f"Normalized SAM, both gradients on one batch, cross-entropy, {seeds} seeds; intervals are 95% "
+        f"(Student's t), gains are taken seed by seed. {'; '.join(network.words for network in networks)}. The paper "
+        f"used CIFAR-10 and larger networks{with_images} Momentum at a fixed η also multiplies the effective step size "
+        "η/(1 − γ); the controls hold that fixed. Escape: ten-step mean loss below 2 (chance is 2.303).",
+        ours=" ".join(_summary(network, cells) for network, cells in trained),
+        checks=tuple(check for network, cells in trained for check in checks(network, cells)),
+        numbers={network.name: _numbers(network, cells) for network, cells in trained},
+        tables=tuple(_table(network, cells) for network, cells in trained),
+        illustrations=(*(_curves(network, cells) for network, cells in trained), _bars(*trained[0])),
     )
 
 
-def train(seeds: int) -> list[Group]:
-    """Run every radius with every pair of step size and momentum, and two radii with the cap, one process a core."""
-    keys = [(rho, lr, momentum, False) for rho in RADII for lr, momentum in STEPS]
-    keys += [(rho, 0.1, 0.0, True) for rho in (DECIDING_RHO, 1.0)]
-    configs = [_config(*key, seed) for key in keys for seed in range(seeds)]
-    # Spawned, because a forked process inherits torch's thread pool without its threads.
-    context = multiprocessing.get_context("spawn")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    with ProcessPoolExecutor(cores, mp_context=context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        records = list(pool.map(run_experiment, configs))
-    return [
-        Group(rho=rho, lr=lr, momentum=momentum, capped=capped, records=tuple(records[i * seeds : (i + 1) * seeds]))
-        for i, (rho, lr, momentum, capped) in enumerate(keys)
-    ]
+def settings(network: Network) -> list[ExperimentConfig]:
+    """Return the settings: every radius, and SGD, with every pair of step size and momentum; one with the cap."""
+    pairs = [_setting(network, rho, lr, momentum) for rho in (0.0, *network.radii) for lr, momentum in STEPS]
+    return [*pairs, replace(_setting(network, network.radii[-1], 0.1, 0.0), radius_cap=CAP)]
 
 
-def checks(groups: Sequence[Group]) -> tuple[Check, ...]:
+def checks(network: Network, cells: Sequence[Cell]) -> tuple[Check, ...]:
     """Compare runs with and without momentum, at equal step size and at equal effective step size."""
-    plain, fast, control, large = (find(groups, DECIDING_RHO, *step) for step in STEPS)
-    gain_sgd, gain_sam = accuracy_gain(groups, 0.0), accuracy_gain(groups, DECIDING_RHO)
-    widest = find(groups, 1.0, 0.1, 0.9)
-    return (
+    rho, name = network.radii[0], network.name
+    plain, fast, control, large = (find_cell(cells, rho, *step) for step in STEPS)
+    gain, gain_sgd = _gain(cells, rho), _gain(cells, 0.0)
+    at_equal_step, beyond = accuracy_gain(control, plain), accuracy_gain(fast, large)
+    widest = find_cell(cells, network.radii[-1], 0.1, 0.9)
+    found = [
         Check(
-            statement=f"At η = 0.1 and ρ = {DECIDING_RHO:g}, SAM is stuck without momentum and trains with γ = 0.9, on "
+            statement=f"{name}: at η = 0.1 and ρ = {rho:g}, SAM is stuck without momentum and escapes with γ = 0.9, on "
             "every seed.",
-            passed=plain.stuck and fast.trained,
-            measured=f"Final losses {_list(plain.losses)} and {_list(fast.losses)}.",
+            passed=plain.stuck and None in plain.escapes and None not in fast.escapes and not fast.diverged,
+            measured=f"Final losses {plain.loss} and {fast.loss}; escapes: {_escapes(plain)}; {_escapes(fast)}.",
         ),
         Check(
-            statement="There, momentum raises the accuracy of SAM more than that of SGD.",
-            passed=gain_sam > gain_sgd,
-            measured=f"By {100 * gain_sam:.1f} and {100 * gain_sgd:.1f} percentage points.",
+            statement=f"{name}: there, momentum raises the accuracy of SAM more than that of SGD.",
+            passed=surely_above(gain, gain_sgd),
+            measured=f"By {points(gain)} and {points(gain_sgd)} percentage points.",
         ),
         Check(
-            statement="It helps at equal effective step size η/(1 − γ) = 0.1 too.",
-            passed=bool(control.losses.mean() < 0.5 * plain.losses.mean()),
-            measured=f"γ = 0.9, η = 0.01 ends at {_list(control.losses)}, γ = 0, η = 0.1 at {_list(plain.losses)}. "
-            f"Without momentum η = 1 ends at {_list(large.losses)}.",
+            statement=f"{name}: at equal effective step size η/(1 − γ) = 0.1 it does a tenth of that, or more.",
+            passed=a_share_of(at_equal_step, gain),
+            measured=f"γ = 0.9, η = 0.01 ends at a loss of {control.loss}, γ = 0, η = 0.1 at {plain.loss}; the "
+            f"accuracy differs by {points(at_equal_step)} points.",
             essential=False,
         ),
         Check(
-            statement="It helps at every radius: with γ = 0.9, η = 0.1, SAM trains at ρ = 1 on every seed.",
-            passed=widest.trained,
-            measured=f"Final losses {_list(widest.losses)}.",
+            statement=f"{name}: it does what the same effective step size 1 does not do without it.",
+            passed=surely_above(beyond),
+            measured=f"γ = 0.9, η = 0.1 ends at {fast.loss}, γ = 0, η = 1 at {large.loss}{_diverged(large)}; the "
+            f"accuracy differs by {points(beyond)} points. Escapes: {_escapes(fast)}; {_escapes(large)}.",
             essential=False,
         ),
+    ]
+    if len(network.radii) > 1:
+        found.append(
+            Check(
+                statement=f"{name}: it helps at every radius: with γ = 0.9, η = 0.1, SAM trains at ρ = "
+                f"{widest.rho:g} on every seed.",
+                passed=widest.trained,
+                measured=f"Final loss {widest.loss}; escapes: {_escapes(widest)}.",
+                essential=False,
+            )
+        )
+    return tuple(found)
+
+
+def _setting(network: Network, rho: float, lr: float, momentum: float) -> ExperimentConfig:
+    return replace(network.setting, optimizer="sam" if rho else "sgd", rho=rho, lr=lr, momentum=momentum)
+
+
+def _gain(cells: Sequence[Cell], rho: float) -> Mean:
+    """Return the test accuracy at γ = 0.9 less that at γ = 0, both with η = 0.1."""
+    return accuracy_gain(find_cell(cells, rho, 0.1, 0.9), find_cell(cells, rho, 0.1, 0.0))
+
+
+def _summary(network: Network, cells: Sequence[Cell]) -> str:
+    rho = network.radii[0]
+    plain, fast, control, large = (find_cell(cells, rho, *step) for step in STEPS)
+    cap = next(cell for cell in cells if cell.capped)
+    gain, equal = _gain(cells, rho), accuracy_gain(control, plain)
+    return (
+        f"{network.name}, ρ = {rho:g}: γ = 0.9 at η = 0.1 takes SAM from a loss of {plain.loss.value:.2f} to "
+        f"{fast.loss.value:.3g} (accuracy {points(gain)} points; SGD {points(_gain(cells, 0.0))}). At the same "
+        f"η/(1 − γ) it {'helps too' if a_share_of(equal, gain) else 'does not help'}: γ = 0.9, η = 0.01 ends at "
+        f"{control.loss.value:.2f} ({points(equal)}). The longer step alone, η = 1 without momentum, reaches "
+        f"{large.loss.value:.3g}{_diverged(large)}. With the radius cap SAM gets to {cap.loss.value:.3g} at ρ = "
+        f"{cap.rho:g} with neither."
     )
 
 
-def find(groups: Sequence[Group], rho: float, lr: float, momentum: float, *, capped: bool = False) -> Group:
-    """Return the group of these settings."""
-    wanted = (rho, lr, momentum, capped)
-    return next(g for g in groups if (g.rho, g.lr, g.momentum, g.capped) == wanted)
+def _numbers(network: Network, cells: Sequence[Cell]) -> dict[str, object]:
+    rho = network.radii[0]
+    plain, fast, control, large = (find_cell(cells, rho, *step) for step in STEPS)
+    cap = next(cell for cell in cells if cell.capped)
+    means = {
+        "accuracy_gain_SGD": _gain(cells, 0.0),
+        "accuracy_gain_SAM": _gain(cells, rho),
+        "accuracy_gain_SAM_equal_effective_step": accuracy_gain(control, plain),
+        "accuracy_gain_SAM_larger_step": accuracy_gain(large, plain),
+        "loss_SAM": plain.loss,
+        "loss_SAM_momentum": fast.loss,
+        "loss_SAM_momentum_equal_effective_step": control.loss,
+        "loss_SAM_larger_step": large.loss,
+        "loss_SAM_radius_cap": cap.loss,
+        "accuracy_SAM_radius_cap": cap.accuracy,
+    }
+    return {"rho": rho, **{name: mean.to_dict() for name, mean in means.items()}}
 
 
-def accuracy_gain(groups: Sequence[Group], rho: float) -> float:
-    """Return the mean test accuracy at γ = 0.9 less that at γ = 0, both with η = 0.1."""
-    return float(find(groups, rho, 0.1, 0.9).accuracies.mean() - find(groups, rho, 0.1, 0.0).accuracies.mean())
+def _escapes(cell: Cell) -> str:
+    return ", ".join("never" if step is None else str(step) for step in cell.escapes)
 
 
-def _config(rho: float, lr: float, momentum: float, capped: bool, seed: int) -> ExperimentConfig:
-    return ExperimentConfig(
-        optimizer="sam" if rho else "sgd",
-        rho=rho,
-        lr=lr,
-        momentum=momentum,
-        radius_cap=RadiusCap(form="response", fraction=0.5) if capped else None,
-        seed=seed,
-    )
+def _diverged(cell: Cell) -> str:
+    return f" ({cell.diverged} of {len(cell.records)} seeds diverge)" if cell.diverged else ""
 
 
-def _first_below(losses: Sequence[float], limit: float) -> int | None:
-    means = np.convolve(losses, np.full(10, 0.1), mode="valid")
-    steps = np.flatnonzero(means < limit)
-    return int(steps[0]) if steps.size else None
+def _name(cell: Cell) -> str:
+    return f"SAM{' + cap' if cell.capped else ''}, ρ = {cell.rho:g}" if cell.rho else "SGD"
 
 
-def _finite(number: float) -> float | None:
-    return float(number) if np.isfinite(number) else None
-
-
-def _list(numbers: np.ndarray) -> str:
-    return ", ".join(f"{x:.3g}" for x in numbers)
-
-
-def _name(group: Group) -> str:
-    if not group.rho:
-        return "SGD"
-    return f"SAM{' + cap' if group.capped else ''}, ρ = {group.rho:g}"
-
-
-def _table(groups: Sequence[Group]) -> Table:
+def _table(network: Network, cells: Sequence[Cell]) -> Table:
     return Table(
-        caption="Mean over seeds; escape steps seed by seed",
-        columns=("optimizer", "η", "γ", "loss", "accuracy", "escape"),
+        caption=f"{network.name}: means over seeds with 95% intervals; escape steps seed by seed",
+        columns=("optimizer", "η", "γ", "η/(1 − γ)", "loss", "accuracy", "escape"),
         rows=tuple(
             (
-                _name(g),
-                g.lr,
-                g.momentum,
-                _finite(g.losses.mean()),
-                round(float(g.accuracies.mean()), 3),
-                ", ".join("never" if step is None else str(step) for step in g.escapes),
+                _name(cell),
+                cell.setting.lr,
+                cell.setting.momentum,
+                round(cell.lr_effective, 4),
+                f"{cell.loss}{_diverged(cell)}",
+                f"{100 * cell.accuracy.value:.1f} ± {100 * cell.accuracy.half_width:.1f}%",
+                _escapes(cell),
             )
-            for g in groups
+            for cell in cells
         ),
     )
 
 
-def _colour(group: Group) -> str:
+def _colour(cell: Cell) -> str:
     """One colour an effective step size, the optimizer's own for SGD and the cap."""
-    if group.capped:
+    if cell.capped:
         return COLOURS["SAM + cap"]
-    if not group.rho:
+    if not cell.rho:
         return COLOURS["SGD"]
-    return COLOURS["SAM"] if group.lr / (1 - group.momentum) < 0.5 else COLOURS["unnormalized SAM"]
+    return COLOURS["SAM"] if cell.lr_effective < 0.5 else COLOURS["unnormalized SAM"]
 
 
-def _curves(groups: Sequence[Group]) -> Illustration:
-    chosen = {f"SAM, {STEPS[step]}": find(groups, DECIDING_RHO, *step) for step in STEPS}
-    chosen["SAM + cap, η = 0.1, γ = 0"] = find(groups, DECIDING_RHO, 0.1, 0.0, capped=True)
-    chosen["SGD, η = 0.1, γ = 0"] = find(groups, 0.0, 0.1, 0.0)
+def _curves(network: Network, cells: Sequence[Cell]) -> Illustration:
+    rho = network.radii[0]
+    chosen = {f"SAM, {words}": find_cell(cells, rho, *step) for step, words in STEPS.items()}
+    chosen["SGD, η = 0.1, γ = 0"] = find_cell(cells, 0.0, 0.1, 0.0)
     axes = plot_loss_curves(
-        {label: _curve_array(g) for label, g in chosen.items()},
-        {label: _colour(g) for label, g in chosen.items()},
+        {label: _curve_array(cell) for label, cell in chosen.items()},
+        {label: _colour(cell) for label, cell in chosen.items()},
         dashed=frozenset(f"SAM, {STEPS[control]}" for control in ((0.01, 0.9), (1.0, 0.0))),
         ax=new_axes(height=3.6),
     )
+    axes.set_ylim(-0.08, 3.5)
+    add_legend(axes, loc="upper center", ncols=2)
     return Illustration(
         axes=axes,
-        caption=f"SAM with ρ = {DECIDING_RHO:g} (and SGD): median over seeds and range. Curves of one colour share the "
-        "effective step size η/(1 − γ); dashed ones are the controls.",
+        caption=f"{network.name}: SAM with ρ = {rho:g}, and SGD. Median over seeds and range, ten-step means. Curves "
+        "of one colour share the effective step size η/(1 − γ); dashed ones are the controls (the red one lies on its "
+        "fellow).",
         alt="Training loss against step: SAM without momentum and its control at equal effective step stay near 2.3; "
-        "SAM with momentum, its control with a ten times larger step, the radius cap and SGD all fall towards 0.",
+        "SAM with momentum falls, its control with a ten times larger step falls less, SGD falls first.",
     )
 
 
-def _curve_array(group: Group) -> np.ndarray:
-    """Losses of shape (seeds, steps), a diverged run cut short padded with NaN."""
-    steps = max(len(record.losses) for record in group.records)
-    return np.array([[*record.losses, *[np.nan] * (steps - len(record.losses))] for record in group.records])
+def _curve_array(cell: Cell) -> np.ndarray:
+    """Ten-step means of the losses, shape (seeds, steps), a diverged run cut short padded with NaN."""
+    steps = cell.setting.steps
+    assert steps is not None
+    rows = [[*record.losses, *[np.nan] * (steps - len(record.losses))] for record in cell.records]
+    return sliding_window_view(np.array(rows), WINDOW, axis=1).mean(axis=2)
 
 
-def _bars(groups: Sequence[Group]) -> Illustration:
-    chosen = {f"ρ = {rho:g}, {STEPS[step]}": find(groups, rho, *step) for rho in (DECIDING_RHO, 1.0) for step in STEPS}
-    chosen |= {f"ρ = {g.rho:g}, cap, η = 0.1, γ = 0": g for g in groups if g.capped}
+def _bars(network: Network, cells: Sequence[Cell]) -> Illustration:
+    chosen = {
+        f"ρ = {rho:g}, {words}": find_cell(cells, rho, *step) for rho in network.radii for step, words in STEPS.items()
+    }
+    chosen |= {f"ρ = {cell.rho:g}, cap, η = 0.1, γ = 0": cell for cell in cells if cell.capped}
     axes = plot_final_values(
-        {label: g.losses for label, g in chosen.items()},
-        {label: _colour(g) for label, g in chosen.items()},
-        label="training loss after 600 steps",
+        {label: cell.accuracies for label, cell in chosen.items()},
+        {label: _colour(cell) for label, cell in chosen.items()},
+        label="test accuracy",
         ax=new_axes(height=3.6),
     )
     return Illustration(
         axes=axes,
-        caption="SAM's final loss: mean (bar), single seeds (dots). At ρ = 1 momentum no longer frees it reliably; the "
-        "radius cap does.",
-        alt="Horizontal bars of the final training loss for SAM with radius 0.7 and 1, four pairs of step size and "
-        "momentum each, "
-        "and with the radius cap, whose bars are short.",
+        caption=f"{network.name}: SAM's test accuracy at the end, mean (bar), range (line) and seeds (dots). At ρ = "
+        f"{network.radii[-1]:g} momentum no longer frees it reliably; the radius cap does.",
+        alt=f"Horizontal bars of the test accuracy for SAM with radii {' and '.join(f'{r:g}' for r in network.radii)}, "
+        "four pairs of step size and momentum each, and with the radius cap.",
     )

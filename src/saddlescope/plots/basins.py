@@ -21,6 +21,7 @@ BASIN_COLOURS = {
     "maximum": ("#D9A5C4",),
     "spurious": ("#E9D36B", "#F3E7A6"),
     "cycle": ("#8CCBAE", "#BFE3D2", "#5FAE8C"),
+    "unstable": ("#5B6470", "#747D89"),
 }
 MARKERS = {"minimum": "*", "saddle": "X", "maximum": "^", "spurious": "D", "cycle": "o"}
 DIVERGED_COLOUR, UNDECIDED_COLOUR = "#F3F4F6", "#9AA1AB"
@@ -96,9 +97,9 @@ def _colours(basins: BasinMap) -> Mapping[int, str]:
     colours = {DIVERGED: DIVERGED_COLOUR, UNDECIDED: UNDECIDED_COLOUR}
     used: dict[str, int] = {}
     for k, attractor in enumerate(basins.attractors):
-        shades = BASIN_COLOURS[attractor.kind]
-        colours[k] = shades[used.get(attractor.kind, 0) % len(shades)]
-        used[attractor.kind] = used.get(attractor.kind, 0) + 1
+        kind = "unstable" if attractor.unstable else attractor.kind
+        colours[k] = BASIN_COLOURS[kind][used.get(kind, 0) % len(BASIN_COLOURS[kind])]
+        used[kind] = used.get(kind, 0) + 1
     return colours
 
 

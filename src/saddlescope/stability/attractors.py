@@ -1,4 +1,4 @@
-"""The limit sets of a map that capture what is around them."""
+"""The limit sets of a map: those that capture what is around them, and those that hold only what lies on a line."""
 
 from __future__ import annotations
 
@@ -23,6 +23,8 @@ MOST_MEMBERS = 200
 class Attractor:
     """A limit set of a map that captures everything around it, or a connected family of them.
 
+    One that is ``unstable`` does not: it is listed because starts end there that lie exactly on its stable manifold.
+
     ``repr`` and `to_dict` leave out the sample of states that the capture region is made of.
     """
 
@@ -39,6 +41,9 @@ class Attractor:
     """Everything this close (half-widths of the box, velocity included) was captured, see `capture.capture_radii`."""
     family: bool
     """Whether it is one of a continuum: its limit sets are counted as one attractor."""
+    unstable: bool = False
+    """Whether everything beside it leaves, and it holds only starts exactly on its stable manifold, such as a line of
+    symmetry that rounding respects: no trap."""
     evidence: str
     """One sentence with the numbers that decided."""
     critical_point: CriticalPoint | None
@@ -61,6 +66,7 @@ class Attractor:
             "loss": self.loss,
             "capture_radius": self.capture_radius,
             "family": self.family,
+            "unstable": self.unstable,
             "evidence": self.evidence,
             "critical_point": self.critical_point and list(self.critical_point.point),
             "verdict": self.stability and self.stability.verdict,
@@ -76,7 +82,7 @@ def gap(a: Attractor, b: Attractor) -> float:
 def with_limit(found: Sequence[Attractor], limit: Attractor) -> list[Attractor]:
     """Return ``found`` with one limit set more, unless one of the two lies where the other is known to capture."""
     for k, known in enumerate(found):
-        if gap(known, limit) <= max(known.capture_radius, limit.capture_radius):
+        if not known.unstable and gap(known, limit) <= max(known.capture_radius, limit.capture_radius):
             return [*found[:k], replace(known, radius=max(known.radius, limit.radius)), *found[k + 1 :]]
     return [*found, limit]
 
@@ -99,10 +105,10 @@ def spread(points: Tensor) -> Tensor:
     return kept
 
 
-def text(point: Sequence[float]) -> str:
-    """Return coordinates to six digits.
+def text(point: Sequence[float], *, digits: int = 6) -> str:
+    """Return coordinates to six digits, and what rounding leaves of a zero as zero.
 
-    >>> text([0.5, 1 / 3])
-    '(0.5, 0.333333)'
+    >>> text([0.5, 1 / 3, -2e-190])
+    '(0.5, 0.333333, 0)'
     """
-    return "(" + ", ".join(f"{x:.6g}" for x in point) + ")"
+    return "(" + ", ".join(f"{round(x, 15) + 0.0:.{digits}g}" for x in point) + ")"

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from saddlescope._checks import refuse, require_count
 from saddlescope.dynamics.maps import UpdateMap
 from saddlescope.landscapes.landscape import Landscape
-from saddlescope.stability.attractors import Attractor
+from saddlescope.stability.attractors import Attractor, text
 from saddlescope.stability.basin_statistics import Fraction, basin_entropy, boundary_basin_entropy, label_fractions
 from saddlescope.stability.fates import DIVERGED, UNDECIDED, label_fates
 
@@ -26,7 +26,7 @@ class BasinMap:
     labels: NDArray[np.int64]
     """Index into ``attractors``, -1 undecided, -2 diverged; shape ``(r, r)``, row = y, column = x."""
     attractors: tuple[Attractor, ...]
-    """In the order in which they were found; see `Attractor`."""
+    """In the order in which they were found; see `Attractor`, those that are ``unstable`` in particular."""
     steps_to_capture: NDArray[np.int64]
     """Steps until the capture region was seen to be entered, at most an eighth too many; -1 where there is none."""
     x: NDArray[np.float64]
@@ -68,11 +68,10 @@ class BasinMap:
 
     def names(self) -> dict[int, str]:
         """Return a name for each label: the kind, with the mean point where several attractors are of one kind."""
-        kinds = [a.kind for a in self.attractors]
+        kinds = ["unstable " * a.unstable + a.kind for a in self.attractors]
         named = {DIVERGED: "diverged", UNDECIDED: "undecided"}
-        for k, a in enumerate(self.attractors):
-            where = ", ".join(f"{x:.4g}" for x in a.point)
-            named[k] = a.kind if kinds.count(a.kind) == 1 else f"{a.kind} ({where})"
+        for k, (kind, a) in enumerate(zip(kinds, self.attractors, strict=True)):
+            named[k] = kind if kinds.count(kind) == 1 else f"{kind} {text(a.point, digits=4)}"
         return named
 
     def to_dict(self) -> dict[str, Any]:

@@ -24,6 +24,9 @@ PATIENCE = 5
 AGAIN = 16
 """The outer rings may take this many times as long as the first was allowed to."""
 
+AWAY = 32
+"""A ring is given up when one of its probes stays away this many times as long as it took to leave."""
+
 
 class StateSpace:
     """The states of a map as points of one space, lengths in half-widths of the landscape's box.
@@ -60,8 +63,12 @@ class StateSpace:
 
     def ensemble(self, scaled: Tensor) -> Ensemble:
         """Return trajectories that begin in the states ``(n, variables)``."""
-        ensemble = Ensemble(self.landscape, self.update, self.points(scaled))
-        ensemble.states.copy_(self.states(scaled).T)
+        return self.continued(self.states(scaled).T)
+
+    def continued(self, states: Tensor) -> Ensemble:
+        """Return trajectories that go on from the states ``(variables, n)`` of an ensemble, bit by bit the same."""
+        ensemble = Ensemble(self.landscape, self.update, states[: self.landscape.dimension].T)
+        ensemble.states.copy_(states)
         return ensemble
 
 
@@ -96,7 +103,7 @@ def capture_radii(
         the first ring that came back, 0 if any of it went farther than twice its radius.
     """
     radii, count = _ladders(cores)
-    probes = _directions(radii.shape[1], members.shape[1], seed)
+    probes = directions(radii.shape[1], members.shape[1], seed)
     patience = torch.full_like(count, steps)
     _, back, share = _returns(space, probes[:1], radii[:, :1], members, cores, steps, patience, elsewhere)
     going, patience = (share == 1).nonzero()[:, 0], PATIENCE * back
@@ -129,7 +136,7 @@ def _ladders(cores: Tensor) -> tuple[Tensor, Tensor]:
     return torch.nn.utils.rnn.pad_sequence(ladders, batch_first=True), torch.tensor([len(x) for x in ladders])
 
 
-def _directions(rings: int, variables: int, seed: int) -> Tensor:
+def directions(rings: int, variables: int, seed: int) -> Tensor:
     """Return the unit vectors towards the probes, shape ``(rings, PROBES, variables)``."""
     generator = torch.Generator().manual_seed(seed)
     direction = torch.randn(rings, PROBES, variables, dtype=torch.float64, generator=generator)
@@ -141,7 +148,7 @@ def _directions(rings: int, variables: int, seed: int) -> Tensor:
 
 def _returns(
     space: StateSpace,
-    directions: Tensor,
+    towards: Tensor,
     radii: Tensor,
     members: Tensor,
     cores: Tensor,
@@ -155,12 +162,12 @@ def _returns(
     some fled; shapes ``(m,)``.
     """
     m, rings = radii.shape
-    probes = members[:, None, None] + radii[:, :, None, None] * directions
+    probes = members[:, None, None] + radii[:, :, None, None] * towards
     ensemble = space.ensemble(probes.reshape(-1, members.shape[1]))
     back = torch.zeros(len(ensemble.replicas), dtype=torch.int8)
     farthest, limit = 2 * radii.amax(1), patience.clone()
     complete, at = torch.zeros(m, dtype=torch.long), torch.zeros(m, dtype=torch.long)
-    fled = torch.zeros(m, dtype=torch.bool)
+    fled, left_at = torch.zeros(m, dtype=torch.bool), torch.full((m,), steps)
     while len(ensemble.replicas) and ensemble.steps < steps:
         ensemble.advance(max(16, ensemble.steps // 4))
         owner = ensemble.replicas // (rings * PROBES)
@@ -169,12 +176,13 @@ def _returns(
         open_ = back[ensemble.replicas] < 2
         fled[owner] = False
         fled[owner[open_ & ~(distance <= farthest[owner])]] = True
+        left_at = torch.where(fled, left_at.clamp(max=ensemble.steps), steps)
         done = (back >= 2).reshape(m, rings, PROBES).all(2).cumprod(1).sum(1)
         more = done > complete
         at[more] = ensemble.steps
         limit[more] = limit[more].clamp(min=PATIENCE * ensemble.steps)
         complete = done
-        over = limit <= ensemble.steps
+        over = (limit <= ensemble.steps) | (ensemble.steps > AWAY * left_at)
         if rings == 1:
             over[owner[~(distance <= WIDEST)]] = True
         if elsewhere is not None:

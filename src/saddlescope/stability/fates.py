@@ -45,7 +45,8 @@ class Fates:
     labels: NDArray[np.int64]
     """Index into ``attractors``, -1 undecided, -2 diverged; shape ``(n,)``."""
     attractors: tuple[Attractor, ...]
-    """In the order in which they were found; one may have captured no start."""
+    """In the order in which they were found; one may have captured no start. The ``unstable`` among them hold only
+    starts exactly on their stable manifold."""
     steps_to_capture: NDArray[np.int64]
     """Step at which the capture region was seen to be entered, at most an eighth too late; -1 where there is none,
     shape ``(n,)``."""
@@ -73,9 +74,12 @@ def label_fates(
        integration, Gear and Kevrekidis 2003, SIAM J. Sci. Comput. 24:1091), by at most the time in which it changes
        by a fifth. On a slow curve that changes when a start arrives, not where. Steps are counted as if taken.
        What settles on the way may become a new attractor.
+    4. *What never leaves a saddle.* A start exactly on the stable manifold of a limit set, on a line of symmetry say,
+       stays there, rounding included. It gets an entry marked ``unstable`` once it has stayed 64 times as long as
+       states 1e-12 half-widths beside it, see `exactly_on_stable_manifold`.
 
     Labels: an index into the attractors; -2 for starts that overflow or creep beyond 100 half-widths of the box; -1
-    for those on which the budget ends first, starts on the stable manifold of a saddle among them.
+    for those on which the budget ends first.
 
     Args:
         landscape: the loss.
@@ -90,8 +94,10 @@ def label_fates(
     >>> from saddlescope.dynamics.maps import GradientMap
     >>> well = Landscape("well", lambda w: (w[0] ** 2 - 1) ** 2 / 4, 1, [(-2, 2)])
     >>> fates = label_fates(well, GradientMap(lr=0.1), [[0.5], [1.5], [-0.1], [0.0]])
-    >>> [fates.attractors[k].point[0].__round__(6) if k >= 0 else int(k) for k in fates.labels]
-    [1.0, 1.0, -1.0, -1]
+    >>> [round(fates.attractors[k].point[0], 6) for k in fates.labels]
+    [1.0, 1.0, -1.0, 0.0]
+    >>> [a.unstable for a in fates.attractors]
+    [False, False, True]
     """
     steps = require_count("steps", steps, minimum=1)
     seed = require_count("seed", seed)
@@ -114,7 +120,7 @@ class _Follower:
         count = len(self.starts)
         labels, captured_at = torch.full((count,), UNDECIDED), torch.full((count,), -1)
         self._pilot()
-        ensemble = self.space.ensemble(self.space.at_rest(self.starts))
+        ensemble = Ensemble(self.space.landscape, self.space.update, self.starts)
         end, doubled = min(self.steps, ALONE_AFTER), 1024
         with progress("mapping basins", count) as report:
             while len(ensemble.replicas):
@@ -132,7 +138,7 @@ class _Follower:
                 self.work += more * len(ensemble.replicas)
                 ensemble.advance(more)
             if len(ensemble.replicas) and ensemble.steps < self.steps:
-                fate, at = self._late(self.space.scaled(ensemble.states), ensemble.steps)
+                fate, at = self._late(ensemble.states, ensemble.steps)
                 labels[ensemble.replicas] = fate
                 captured_at[ensemble.replicas] = torch.where(fate >= 0, at.long(), -1)
         return Fates(labels.numpy(), tuple(self.attractors), captured_at.numpy(), self.steps, self.work)
@@ -182,7 +188,7 @@ class _Follower:
 
     def _refresh(self, attractors: list[Attractor]) -> None:
         self.attractors = attractors
-        held = [(k, a) for k, a in enumerate(attractors) if not a.family]
+        held = [(k, a) for k, a in enumerate(attractors) if not (a.family or a.unstable)]
         if held:
             self.members = torch.cat([a.members for _, a in held])
             self.owner = torch.cat([torch.full((len(a.members),), k) for k, a in held])
@@ -195,7 +201,7 @@ class _Follower:
         beside = self.explainer.held()
         kick = torch.randn(beside.shape, dtype=torch.float64, generator=generator)
         some = torch.cat([some, beside + 1e-4 * self.space.unit[: beside.shape[1]] * kick])
-        ensemble = self.space.ensemble(self.space.at_rest(some))
+        ensemble = Ensemble(self.space.landscape, self.space.update, some)
         ensemble.advance(1024)
         while len(ensemble.replicas):
             fate = self._settle(ensemble)
@@ -221,23 +227,38 @@ class _Follower:
                 families = [k for k, a in enumerate(self.attractors) if a.family and a.kind == "spurious"]
                 fate[which] = self._nearest(scaled[which], families)
                 rest &= fate == UNDECIDED
+        known = rest & self.explainer.beside(self.attractors, mean, radius)
+        fate = self._hold(ensemble, known, mean, radius, fate, taken)
+        rest &= fate == UNDECIDED
         if bool(rest.any()):
-            known = self.attractors
             probed = 4 * (taken + ensemble.steps)
             settled_ = scaled[rest], mean[rest], radius[rest]
-            self._refresh(self.explainer.discover(known, *settled_, steps=probed))
+            self._refresh(self.explainer.discover(self.attractors, *settled_, steps=probed))
             fate = torch.where(fate == UNDECIDED, self.fate(scaled), fate)
+            fate = self._hold(ensemble, rest & (fate == UNDECIDED) & ~known, mean, radius, fate, taken)
         return fate
 
-    def _late(self, scaled: Tensor, taken: int) -> tuple[Tensor, Tensor]:
-        """Return fate and step of states that are still open after ``taken`` steps.
+    def _hold(
+        self, ensemble: Ensemble, which: Tensor, mean: Tensor, radius: Tensor, fate: Tensor, taken: int
+    ) -> Tensor:
+        """Return ``fate`` with the labels of those among ``which`` that unstable limit sets hold."""
+        if not bool(which.any()):
+            return fate
+        left = max(0, self.steps - taken - ensemble.steps)
+        self.attractors, labels = self.explainer.hold(
+            self.attractors, ensemble.states[:, which], mean[which], radius[which], steps=left
+        )
+        return fate.masked_scatter(which, labels)
+
+    def _late(self, states: Tensor, taken: int) -> tuple[Tensor, Tensor]:
+        """Return fate and step of states ``(variables, n)`` that are still open after ``taken`` steps.
 
         Each cell of states is followed by its outermost ones. Where those agree they speak for the cell; the
         members of the other cells are followed one by one.
         """
-        chosen, cell = _representatives(scaled)
-        fate, at = (torch.full((len(scaled),), UNDECIDED), torch.full((len(scaled),), -1.0, dtype=torch.float64))
-        fate[chosen], at[chosen] = self._creep(scaled[chosen], taken)
+        chosen, cell = _representatives(self.space.scaled(states))
+        fate, at = (torch.full((len(cell),), UNDECIDED), torch.full((len(cell),), -1.0, dtype=torch.float64))
+        fate[chosen], at[chosen] = self._creep(states[:, chosen], taken)
         count = int(cell.max()) + 1
         low, high = (
             torch.zeros(count, dtype=torch.long).scatter_reduce(0, cell[chosen], fate[chosen], how, include_self=False)
@@ -250,14 +271,14 @@ class _Follower:
         fate[spoken_for], at[spoken_for] = low[cell[spoken_for]], when[cell[spoken_for]]
         alone = ~chosen & ~spoken_for
         if bool(alone.any()):
-            fate[alone], at[alone] = self._creep(scaled[alone], taken)
+            fate[alone], at[alone] = self._creep(states[:, alone], taken)
         return fate, at
 
-    def _creep(self, scaled: Tensor, taken: int) -> tuple[Tensor, Tensor]:
+    def _creep(self, states: Tensor, taken: int) -> tuple[Tensor, Tensor]:
         """Return fate and step of states, in jumps along their drift where it is steady (projective integration)."""
-        count = len(scaled)
+        count = states.shape[1]
         fate, at = (torch.full((count,), UNDECIDED), torch.full((count,), -1.0, dtype=torch.float64))
-        ensemble, inner, round_ = self.space.ensemble(scaled), INNER, 0
+        ensemble, inner, round_ = self.space.continued(states), INNER, 0
         clock = torch.full((count,), float(taken), dtype=torch.float64)
         while len(ensemble.replicas) and taken + ensemble.steps < self.steps:
             path = [self.space.scaled(ensemble.states)]
@@ -273,7 +294,8 @@ class _Follower:
             jump = torch.where((bend <= BEND * pace) & (pace > RESOLVED) & torch.isfinite(jump), jump, 0.0)
             after = after + jump[:, None] * moves[-1]
             clock += jump * inner
-            ensemble.states.copy_(self.space.states(after).T)
+            jumped = jump > 0  # the others keep every bit: they may lie exactly on a line of symmetry
+            ensemble.states[:, jumped] = self.space.states(after[jumped]).T
             now = self.fate(after)
             now[(after.abs() > HORIZON).any(1)] = DIVERGED
             round_ += 1

@@ -10,8 +10,9 @@ from torch import Tensor
 from saddlescope.dynamics.ensemble import Ensemble
 from saddlescope.stability.capture import StateSpace
 
-SAMPLES = 63
-"""Looks at a trajectory in a window of time, at an odd distance so that both points of a two-cycle are seen."""
+SAMPLES, UNEVEN = 63, 8
+"""Looks at a trajectory in a window of time; the steps between them grow by one, eight times, and again, so that more
+than one point is seen of a cycle, or of a set of bands that follow each other, whatever its period."""
 STILL = 1e-7
 """A mean that moves less than this between windows has arrived. Half-widths of the box."""
 DRIFT = 0.25
@@ -22,10 +23,10 @@ HORIZON = 100.0
 
 def observe(ensemble: Ensemble, space: StateSpace, steps: int) -> tuple[Tensor, Tensor]:
     """Advance by about ``steps`` and return mean ``(n, variables)`` and radius ``(n,)`` of what was passed."""
-    stride = max(1, steps // SAMPLES) | 1
+    stride = max(1, steps // SAMPLES - UNEVEN // 2)
     seen = []
-    for _ in range(SAMPLES):
-        ensemble.advance(stride)
+    for k in range(SAMPLES):
+        ensemble.advance(stride + k % UNEVEN)
         seen.append(space.scaled(ensemble.states))
     path = torch.stack(seen)
     mean = path.mean(0)

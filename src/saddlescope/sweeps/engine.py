@@ -21,6 +21,8 @@ class Outcome:
     """None if it failed."""
     error: str = ""
     """Why it failed, in one line."""
+    attempts: int = 1
+    """How often it was begun; more than once if a worker or a node died under it."""
 
 
 class Engine(Protocol):
@@ -48,6 +50,15 @@ def attempt(config: ExperimentConfig, run: Callable[[ExperimentConfig], Record] 
     try:
         return Outcome(config, run(config))
     except Exception as error:
-        return Outcome(config, None, f"{type(error).__name__}: {error}".splitlines()[0])
+        return failure(config, error)
     finally:
         torch.set_num_threads(threads)
+
+
+def failure(config: ExperimentConfig, error: BaseException) -> Outcome:
+    """Return the outcome of a run that an error has ended.
+
+    >>> failure(ExperimentConfig(), OSError("disk full")).error
+    'OSError: disk full'
+    """
+    return Outcome(config, None, f"{type(error).__name__}: {error}".splitlines()[0])

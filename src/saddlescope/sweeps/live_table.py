@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import statistics
 import time
-from collections.abc import Mapping
 from typing import Any
 
 from rich.table import Table
@@ -22,11 +20,10 @@ class LiveTable:
     Args:
         cells: of the sweep.
         known: of them, already in the store.
-        workers: runs at once.
     """
 
-    def __init__(self, cells: int, known: int, workers: int) -> None:
-        self._cells, self._known, self._workers = cells, known, workers
+    def __init__(self, cells: int, known: int) -> None:
+        self._cells, self._known = cells, known
         self._outcomes: list[Outcome] = []
         self._began = time.monotonic()
 
@@ -34,12 +31,19 @@ class LiveTable:
         """Take note of a run that is over."""
         self._outcomes.append(outcome)
 
-    def __rich__(self) -> Table:
+    @property
+    def headline(self) -> str:
+        """Return the counts and the time that is left, in one line."""
         made = len(self._outcomes)
         failed = sum(outcome.record is None for outcome in self._outcomes)
+        again = sum(outcome.attempts - 1 for outcome in self._outcomes)
+        retries = f", {again} begun again" if again else ""
         passed, left = time.monotonic() - self._began, self._cells - self._known - made
         remaining = f", about {passed / made * left:.0f} s left" if made and left else ""
-        table = Table(title=f"{self._known + made} of {self._cells} cells, {failed} failed, {passed:.0f} s{remaining}")
+        return f"{self._known + made} of {self._cells} cells, {failed} failed{retries}, {passed:.0f} s{remaining}"
+
+    def __rich__(self) -> Table:
+        table = Table(title=self.headline)
         for column in ("run", "training loss", "test accuracy", "seconds"):
             table.add_column(column, justify="left" if column == "run" else "right")
         for outcome in self._outcomes[-LATEST:]:
@@ -49,27 +53,33 @@ class LiveTable:
 
 
 def result_table(result: SweepResult) -> Table:
-    """Return one row a group of runs that differ in nothing but the seed: means and ranges over the seeds."""
-    varied = _varied(result.configs)
+    """Return one row a group of runs that differ in nothing but the seed: means and their 95% intervals."""
+    groups = result.groups
     title = f"{len(result.records)} of {len(result.configs)} cells, {result.computed} computed, {result.reused} reused"
-    table = Table(*varied, "runs", "training loss", "test accuracy", title=f"{title}, {result.seconds:.0f} s")
-    groups: dict[tuple[str, ...], list[Record]] = {}
-    for config in result.configs:
-        if config.key in result.records:
-            values = config.to_dict()
-            label = tuple(_text(values[name]) for name in varied)
-            groups.setdefault(label, []).append(result.records[config.key])
-    for label, records in groups.items():
-        losses = [record.final_loss for record in records]
-        accuracy = statistics.fmean(record.test_accuracy for record in records)
-        spread = f"{statistics.fmean(losses):.4g} [{min(losses):.4g}, {max(losses):.4g}]"
-        table.add_row(*label, str(len(records)), spread, f"{accuracy:.1%}")
+    if result.retries:
+        title += f", {result.retries} begun again"
+    counts = [name for name in ("diverged", "failed") if any(getattr(group, name) for group in groups)]
+    table = Table(*groups[0].setting, "runs", *counts, title=f"{title}, {result.seconds:.0f} s")
+    for column in ("training loss", "test accuracy"):
+        table.add_column(column, justify="right")
+    for group in groups:
+        setting = [_text(value) for value in group.setting.values()]
+        numbers = [str(getattr(group, name)) for name in ("completed", *counts)]
+        table.add_row(*setting, *numbers, str(group.final_loss), str(group.test_accuracy))
     return table
 
 
-def _varied(configs: tuple[ExperimentConfig, ...]) -> list[str]:
-    rows: list[Mapping[str, Any]] = [config.to_dict() for config in configs]
-    return [name for name in rows[0] if name != "seed" and any(row[name] != rows[0][name] for row in rows)]
+def failure_lines(result: SweepResult) -> list[str]:
+    """Return one line for each reason for which runs failed: how many there are, the reason, and the first of them."""
+    groups: dict[str, list[ExperimentConfig]] = {}
+    for config in result.configs:
+        if config.key in result.failures:
+            groups.setdefault(result.failures[config.key], []).append(config)
+    return [
+        f"{len(failed)} run{'s' if len(failed) > 1 else ''} failed: {error} ({_label(failed[0])}, "
+        f"seed={failed[0].seed}{' and others' if len(failed) > 1 else ''})"
+        for error, failed in groups.items()
+    ]
 
 
 def _label(config: ExperimentConfig) -> str:

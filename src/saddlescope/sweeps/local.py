@@ -5,7 +5,9 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
@@ -18,8 +20,7 @@ class LocalEngine:
     """Runs configs in processes of their own.
 
     One process and one pipe a worker, rather than a pool: when a worker is killed, it is known which run it had,
-    that run alone is begun again, and the others go on. When the driver is killed, the workers see their pipes
-    end and leave after the run they have.
+    that run alone is begun again, and the others go on. When the driver is killed, the workers end at once.
 
     Args:
         workers: how many; by default the cores of this process.
@@ -64,15 +65,17 @@ class LocalEngine:
                     config = worker.config
                     assert config is not None
                     outcome = worker.outcome()
+                    times = begun[config.key]
                     if outcome is not None:
-                        yield outcome
+                        yield replace(outcome, attempts=times)
                         continue
                     workers.remove(worker)
-                    code = worker.end()
-                    if begun[config.key] < self._attempts:
+                    code = worker.end(patience=1.0)
+                    if times < self._attempts:
                         again.append(config)
                     else:
-                        yield Outcome(config, None, f"its process died {begun[config.key]} times (exit code {code})")
+                        error = f"its process died {times} times (exit code {code})"
+                        yield Outcome(config, None, error, attempts=times)
         finally:
             for worker in workers:
                 worker.end()
@@ -107,10 +110,10 @@ class _Worker:
         self.config = None
         return outcome
 
-    def end(self) -> int | None:
-        """End the process, whatever it does, and return its exit code."""
+    def end(self, patience: float = 0.0) -> int | None:
+        """Wait for the process some seconds, end it, whatever it does, and return its exit code."""
         self.pipe.close()
-        self._process.join(0.2)
+        self._process.join(patience)
         self._process.kill()
         self._process.join()
         return self._process.exitcode
@@ -119,9 +122,18 @@ class _Worker:
 def _serve(pipe: Connection[Any, Any], task: Callable[[ExperimentConfig], Outcome]) -> None:
     # Ctrl-C reaches the whole group of processes; the driver alone decides.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_the_driver, daemon=True).start()
     while True:
         try:
             config = pipe.recv()
             pipe.send(task(config))
         except (EOFError, OSError):
             return
+
+
+def _end_with_the_driver() -> None:
+    # Also in the middle of a run: nobody is left to keep it, and the next driver wants the cores.
+    driver = multiprocessing.parent_process()
+    assert driver is not None
+    driver.join()
+    os._exit(1)

@@ -12,6 +12,8 @@ from saddlescope._checks import refuse
 from saddlescope.store import Store, StoredRun
 from saddlescope.sweeps.engine import Engine, Outcome
 from saddlescope.sweeps.local import LocalEngine
+from saddlescope.sweeps.over_seeds import Group, over_seeds
+from saddlescope.sweeps.vectorised import VectorisedEngine
 from saddlescope.training import ExperimentConfig, Record
 
 METRICS = ("final_loss", "test_accuracy", "skipped_steps", "hessian_products", "seconds", "data")
@@ -29,19 +31,28 @@ class SweepResult:
     """Why a run failed, by key of its config; a sweep over the same store tries it again."""
     computed: int
     """Runs made by this call."""
+    retries: int
+    """Runs begun once more because a worker or a node died under them."""
     reused: int
     """Runs that the store had, or got from another driver meanwhile."""
     seconds: float
     """Wall time."""
+
+    @property
+    def groups(self) -> tuple[Group, ...]:
+        """The runs that differ in nothing but the seed, as means with their 95% intervals."""
+        return over_seeds(self.configs, self.records)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the result as JSON-ready data, without the curves."""
         return {
             "cells": len(self.configs),
             "computed": self.computed,
+            "retries": self.retries,
             "reused": self.reused,
             "failed": len(self.failures),
             "seconds": self.seconds,
+            "groups": [group.to_dict() for group in self.groups],
             "runs": [
                 {
                     "key": config.key,
@@ -69,7 +80,8 @@ def run_sweep(
 
     Args:
         configs: the cells; equal ones are run once.
-        engine: ``"local"`` (processes on this machine), ``"ray"``, or an engine with its settings.
+        engine: ``"local"`` (processes on this machine), ``"vectorised"`` (small networks side by side, the rest as
+            with ``"local"``), ``"ray"``, or an engine with its settings.
         store: a store, or the URL of one; None keeps the results in memory only.
         on_outcome: is called with every run that ends.
 
@@ -91,11 +103,12 @@ def run_sweep(
         records = _read(kept, cells)
         failures: dict[str, str] = {}
         todo = [config for key, config in cells.items() if key not in records]
-        computed = 0
+        computed = retries = 0
         outcomes = runner.run(_missing(todo, kept))
         try:
             for outcome in outcomes:
                 key = outcome.config.key
+                retries += outcome.attempts - 1
                 if outcome.record is None:
                     failures[key] = outcome.error
                 elif kept is None or kept.add(stored(outcome.record)):
@@ -117,6 +130,7 @@ def run_sweep(
         records=records,
         failures=failures,
         computed=computed,
+        retries=retries,
         reused=len(records) - computed,
         seconds=time.monotonic() - began,
     )
@@ -134,11 +148,13 @@ def _engine(engine: str | Engine) -> Engine:
         return engine
     if engine == "local":
         return LocalEngine()
+    if engine == "vectorised":
+        return VectorisedEngine()
     if engine == "ray":
         from saddlescope.sweeps.ray import RayEngine
 
         return RayEngine()
-    raise refuse("engine", engine, "local or ray")
+    raise refuse("engine", engine, "local, vectorised or ray")
 
 
 def _read(store: Store | None, cells: Mapping[str, ExperimentConfig]) -> dict[str, Record]:

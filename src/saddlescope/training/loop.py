@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -61,7 +61,7 @@ def run_experiment(
     require_count("checkpoint_every", checkpoint_every, minimum=1)
     if config.device == "cuda" and not torch.cuda.is_available():
         raise refuse("device", "cuda", "a device of this machine", "use cpu")
-    with process_group(config.device), _settled(config):
+    with process_group(config.device), settled(config):
         run = _Run(config)
         run.train(progress, Path(checkpoint) if checkpoint else None, checkpoint_every)
         return run.record()
@@ -137,21 +137,14 @@ class _Run:
         return not self.losses or math.isfinite(self.losses[-1])
 
     def record(self) -> Record:
-        with _precision(self.config):
-            final_loss = mean_loss(self.task)
-            accuracy = self.task.accuracy() if self.task.accuracy else math.nan
         sam = self.optimizer if isinstance(self.optimizer, SAM) else None
-        return Record(
-            config=self.config,
-            status="completed" if self.finite() and math.isfinite(final_loss) else "diverged",
-            losses=tuple(self.losses),
-            final_loss=final_loss,
-            test_accuracy=accuracy,
+        return finished(
+            self.config,
+            self.task,
+            self.losses,
             skipped_steps=sam.skipped_steps if sam else 0,
             hessian_products=sam.hessian_products if sam else 0,
             seconds=self.seconds,
-            provenance=provenance(),
-            data=self.task.data.digest if self.task.data else "",
         )
 
     def state_dict(self) -> dict[str, Any]:
@@ -176,6 +169,34 @@ class _Run:
         self.losses, self.seconds = list(state["losses"]), state["seconds"]
 
 
+def finished(
+    config: ExperimentConfig,
+    task: Task,
+    losses: Sequence[float],
+    *,
+    skipped_steps: int,
+    hessian_products: int,
+    seconds: float,
+) -> Record:
+    """Return the record of a run that has made its steps, with the task's model as they have left it."""
+    with _precision(config):
+        final_loss = mean_loss(task)
+        accuracy = task.accuracy() if task.accuracy else math.nan
+    sound = math.isfinite(final_loss) and (not losses or math.isfinite(losses[-1]))
+    return Record(
+        config=config,
+        status="completed" if sound else "diverged",
+        losses=tuple(losses),
+        final_loss=final_loss,
+        test_accuracy=accuracy,
+        skipped_steps=skipped_steps,
+        hessian_products=hessian_products,
+        seconds=seconds,
+        provenance=provenance(),
+        data=task.data.digest if task.data else "",
+    )
+
+
 @torch.no_grad()
 def mean_loss(task: Task) -> float:
     """Return the mean loss over all training samples of a task, in evaluation mode."""
@@ -187,7 +208,7 @@ def mean_loss(task: Task) -> float:
 
 
 @contextmanager
-def _settled(config: ExperimentConfig) -> Iterator[None]:
+def settled(config: ExperimentConfig) -> Iterator[None]:
     """Within the block, random numbers come from the seed and operations are as the config says."""
     deterministic = torch.are_deterministic_algorithms_enabled()
     devices = [int(own_device("cuda")[5:])] if config.device == "cuda" else []

@@ -16,6 +16,7 @@ TRAPPED = Measurement(
     status="complete",
     settings=OptimizerSettings(rho=0.5, lr=0.1),
     loss=2.3,
+    zero_loss=2.3,
     gradient_norm=0.02,
     batch_gradient_norm=0.06,
     lambda_min=-0.2,

@@ -67,14 +67,26 @@ def test_numbers_of_a_quadratic():
     assert (m.lambda_min, m.lambda_max) == pytest.approx((-2.0, 3.0))
     assert m.residual_min < 1e-12
     assert m.curvature.value == pytest.approx(-2.0)
-    for found, size, count, seed in ((m.trap_number, 16, 32, 1), (m.micro_trap_number, 4, 32, 2)):
-        inverse = [1 / batch[0].mean(0).norm().item() for batch in training_batches(task, size, count, seed)]
+    for found, size, seed in ((m.trap_number, 16, 1), (m.micro_trap_number, 4, 2)):
+        inverse = [1 / batch[0].mean(0).norm().item() for batch in training_batches(task, size, found.samples, seed)]
         assert found.value == pytest.approx(0.3 * 2.0 * np.mean(inverse))
     assert m.plain_curvature.value == pytest.approx(-2.0)
     assert m.theta == pytest.approx(0.01 * 3 / 2)
     # Lanczos at most three, one for each direction and batch, one for each quarter
-    assert m.hessian_products == 3 + 32 + 32
+    assert m.hessian_products == 3 + m.trap_number.samples + 32
     json.dumps(m.to_dict(), allow_nan=False)
+
+
+@pytest.mark.parametrize(("share", "asked"), [(0.3, 8), (1.0, 64), (3.0, 8)])
+def test_sampling_goes_on_while_the_interval_spans_1(share, asked):
+    """At the radius with tau = 1, by E[1 / |noise|] = Gamma((d - 1) / 2) / (sqrt 2 Gamma(d / 2)), no number tells."""
+    inverse = math.sqrt(16) * math.gamma(3.5) / math.gamma(4.0) / math.sqrt(2)
+    settings = OptimizerSettings(lr=0.01, rho=share / (2.0 * inverse), batch_size=16)
+    m = measure(quadratic_task([-2.0, *[1.0] * 7], [0.0] * 8), settings, samples=8, watch=0)
+    assert {m.trap_number.samples, m.effective_curvature.samples, m.curvature.samples} == {asked}
+    assert m.escape_curvature.samples == m.escape_effective_curvature.samples == asked // 2
+    assert m.trap_number.low < share < m.trap_number.high
+    assert m.open is m.trap_number.spans(1.0) is (share == 1.0)
 
 
 def test_stuck_sam_is_trapped_and_the_first_advice_frees_it(digits_task):
@@ -106,7 +118,7 @@ def test_weights_that_are_nan_are_one_line(digits_task):
 def test_a_training_that_diverges_while_watched_is_a_result(digits_task):
     found = diagnose(digits_task, OptimizerSettings(rho=0.05, lr=1e8), **QUICK)
     assert found.measurement.status == "complete"
-    assert found.verdict == "undetermined"
+    assert found.verdict == "undetermined" and "grows without bounds" in found.because
     json.dumps(found.to_dict(), allow_nan=False)
 
 

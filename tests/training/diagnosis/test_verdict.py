@@ -32,12 +32,14 @@ def test_one_of_each():
         ({"escape_curvature": near(-0.034)}, "slowed"),  # an e-fold in 300 steps
         ({"escape_effective_curvature": near(-0.034)}, "slowed"),
         ({"escape_curvature": near(-0.028), "escape_effective_curvature": near(-0.028)}, "trapped"),  # in 360
-        ({"escape_curvature": near(-0.06, 0.02)}, "trapped"),  # not shown
+        ({"escape_curvature": near(-0.02, 0.01)}, "slowed"),  # room for one: up to an e-fold in 250 steps
         ({"fall": near(0.1)}, "slowed"),
         ({"fall": near(0.04, 0.01)}, "slowed"),  # not shown to stand still: up to .06 of 2.3 in 100 steps
         ({"fall": Estimate(math.nan, math.nan, 0), "watched_steps": 0}, "slowed"),
         ({"fall": near(0.03, 0.003)}, "trapped"),
         ({"status": "not finite"}, "undetermined"),
+        ({"fall": Estimate(math.nan, math.nan, 0)}, "undetermined"),  # watched, and not finite
+        ({"fall": near(-2.4)}, "undetermined"),  # it rises by all that it was
     ],
 )
 def test_what_a_change_makes_of_a_trapped_run(changes, verdict):
@@ -51,11 +53,38 @@ def test_what_a_change_makes_of_a_trapped_run(changes, verdict):
         ({"lambda_max": 0.0}, "undetermined"),
         ({"lambda_max": 50.0}, "undetermined"),  # lr lambda_max / 2 > 1
         ({"fall": near(0.5)}, "free"),
-        ({"fall": Estimate(math.nan, math.nan, 0)}, "undetermined"),
+        ({"fall": Estimate(math.nan, math.nan, 0), "watched_steps": 0}, "undetermined"),
+        ({"loss": 0.0022, "fall": near(0.001)}, "at_minimum"),  # it falls, but less than a thousandth is left
+        ({"loss": 0.0024, "fall": near(0.001)}, "free"),
+        ({"loss": 0.0022, "fall": near(0.001), "zero_loss": math.nan}, "free"),
+        ({"loss": -0.1, "fall": near(0.1)}, "free"),  # what is left of a loss below zero is not known
+        ({"loss": 0.0022, "lambda_min": -0.02, "fall": near(0.001)}, "free"),
     ],
 )
 def test_what_a_change_makes_of_a_minimum(changes, verdict):
     assert judge_measurement(replace(MINIMUM, **changes)) == verdict
+
+
+@pytest.mark.parametrize(
+    ("changes", "is_open"),
+    [
+        ({}, False),
+        ({"trap_number": near(1.0)}, True),
+        ({"effective_curvature": near(0.02, 0.02)}, True),
+        ({"escape_curvature": near(-0.03)}, True),  # held along v, and the best exit is at the threshold
+        ({"escape_effective_curvature": near(-0.03)}, True),
+        ({"escape_curvature": near(-0.06)}, False),
+        ({"escape_curvature": near(-0.03), "effective_curvature": near(-0.05)}, False),  # not held anyway
+        ({"escape_curvature": near(-0.03), "escape_effective_curvature": near(-0.06)}, False),  # one exit is enough
+        ({"trap_number": near(1.0), "curvature": near(0.1)}, False),  # SGD does not leave
+    ],
+)
+def test_a_measurement_is_open_while_more_batches_may_change_the_verdict(changes, is_open):
+    assert replace(TRAPPED, **changes).open is is_open
+
+
+def test_without_sam_nothing_is_open():
+    assert not replace(TRAPPED, trap_number=near(1.0), settings=replace(TRAPPED.settings, rho=0.0)).open
 
 
 def test_momentum_makes_an_exit_of_a_weak_direction():

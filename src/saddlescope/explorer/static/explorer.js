@@ -4,8 +4,9 @@ import { Chart } from "./chart.js";
 import { drawBasins, drawBifurcation, drawCosine, drawEscape, drawPath, ends, pointsTable } from "./panes.js";
 import { fill, read, fields } from "./form.js";
 import { ask } from "./ask.js";
+import { steerable } from "./view.js";
 
-const REST = 350; // milliseconds without a change before the long computations begin
+const REST = 150; // milliseconds without a change before the long computations begin
 const $ = (id) => document.getElementById(id);
 const charts = {
   gd: new Chart($("gd"), { title: "Trajectories of gradient descent", xlabel: "x", ylabel: "y", ratio: 0.8 }),
@@ -16,7 +17,7 @@ const charts = {
   times: new Chart($("times"), { title: "Escape times", xlabel: "steps", ylabel: "share per step", ratio: 0.7, legendRows: 2 }),
 };
 const results = {}, keys = {}, running = {};
-let meaning, state, timer, busy = false, again = false, standing = [];
+let meaning, state, timer, address, busy = false, again = false, standing = [];
 
 /** Return what the fields that a computation depends on are set to. */
 const key = (job) => JSON.stringify(meaning.depends[job].map((name) => state[name]));
@@ -38,7 +39,8 @@ function changed() {
 }
 
 function show() {
-  history.replaceState(null, "", query() ? `/?${query()}` : "/");
+  clearTimeout(address); // browsers stop listening to those who change it at every move of a slider
+  address = setTimeout(write, 100);
   follow();
   for (const section of document.querySelectorAll("[data-job]")) section.classList.toggle("stale", section.dataset.job in results && keys[section.dataset.job] !== key(section.dataset.job));
   clearTimeout(timer);
@@ -62,6 +64,10 @@ async function follow() {
     if (results.picture && results.trajectories) draw("trajectories");
   } while (again);
   busy = false;
+}
+
+function write() {
+  history.replaceState(null, "", query() ? `/?${query()}` : "/");
 }
 
 function settle() {
@@ -100,7 +106,7 @@ async function compute(section) {
 /** Let the address say that this long computation belongs to the page. */
 function remember(job) {
   state.show = [job, ""].includes(state.show) ? job : "all";
-  history.replaceState(null, "", `/?${query()}`);
+  write();
 }
 
 const draws = {
@@ -124,7 +130,10 @@ const draws = {
     if (results.trajectories) draws.trajectories();
   },
   basins() { $("shares").replaceChildren(drawBasins(charts.map, results.basins)); },
-  bifurcation() { drawBifurcation(charts.branches, results.bifurcation, state, results.picture.bounds); },
+  bifurcation() {
+    $("followed").textContent = results.bifurcation.note;
+    drawBifurcation(charts.branches, results.bifurcation, state, results.picture.bounds);
+  },
   escape() { $("law").textContent = drawEscape(charts.times, results.escape); },
 };
 
@@ -137,13 +146,14 @@ function pickable(chart) {
   const svg = chart.svg;
   Object.assign(svg, { tabIndex: 0 });
   svg.setAttribute("role", "application");
-  svg.setAttribute("aria-label", `${svg.getAttribute("aria-label")}: arrow keys move a cross, Enter drops a start`);
+  svg.setAttribute("aria-label", `${svg.getAttribute("aria-label")}: arrow keys move a cross, Enter drops a start, plus and minus zoom, 0 resets the view`);
+  const pan = steerable(chart, view, look);
   let cross = null;
   const mark = () => {
     svg.querySelector(".cross")?.remove();
     if (cross && document.activeElement === svg) chart.marker(...cross, "plus", { class: "cross", fill: "none", stroke: "var(--focus)" }, 9);
   };
-  svg.addEventListener("click", (event) => { const at = chart.at(event); if (at) addStart(at); });
+  svg.addEventListener("click", (event) => { const at = performance.now() - chart.dragged > 50 && chart.at(event); if (at) addStart(at); });
   svg.addEventListener("keydown", (event) => {
     const moves = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] }, step = event.shiftKey ? 0.1 : 0.02;
     if (!(event.key in moves) && event.key !== "Enter") return;
@@ -151,10 +161,28 @@ function pickable(chart) {
     const sides = [chart.x, chart.y];
     cross ??= sides.map(([low, high]) => (low + high) / 2);
     if (event.key === "Enter") { addStart(cross); return; }
-    cross = cross.map((v, k) => Math.min(sides[k][1], Math.max(sides[k][0], v + moves[event.key][k] * step * (sides[k][1] - sides[k][0]))));
+    const wanted = cross.map((v, k) => v + moves[event.key][k] * step * (sides[k][1] - sides[k][0]));
+    cross = wanted.map((v, k) => Math.min(sides[k][1], Math.max(sides[k][0], v)));
+    // At an edge the view goes along.
+    if (cross.some((v, k) => v !== wanted[k])) pan(...moves[event.key].map((v) => 2 * step * v));
     mark();
   });
   svg.addEventListener("blur", mark);
+}
+
+/** Return the sides of the box that is wanted, which the pictures may not show yet. */
+function view() {
+  const [x0, x1, y0, y1] = state.bounds.split(",").map(Number);
+  if (state.bounds) return [[x0, x1], [y0, y1]];
+  return keys.picture === key("picture") ? results.picture.bounds : null;
+}
+
+/** Show another part of the plane; none for the landscape's own box. */
+function look(box) {
+  if (box === state.bounds) return;
+  state.bounds = box;
+  fill(meaning.form, state);
+  changed();
 }
 
 function addStart(at) {
@@ -188,8 +216,10 @@ async function begin() {
   fill(meaning.form, state);
   pickable(charts.gd);
   pickable(charts.optimizer);
+  steerable(charts.map, view, look);
+  charts.map.svg.tabIndex = 0;
   $("pages").hidden = !meaning.logs.length;
-  $("share").onclick = () => copy(location.href, $("share"));
+  $("share").onclick = () => { write(); copy(location.href, $("share")); };
   $("copy").onclick = () => copy($("snippet").textContent, $("copy"));
   const trim = (from, to) => { state.starts = state.starts.split(";").slice(from, to).join(";"); fill(meaning.form, state); changed(); };
   $("undo").onclick = () => state.starts.includes(";") && trim(0, -1);

@@ -9,6 +9,7 @@ const MARKS = { minimum: "star", saddle: "cross", maximum: "triangle", degenerat
 const BASINS = {
   minimum: ["#7DB8DC", "#B5DDE9", "#4F93BF", "#9CCBC4"], saddle: ["#E8935A", "#F2C08E"], maximum: ["#D9A5C4"],
   spurious: ["#E9D36B", "#F3E7A6"], cycle: ["#8CCBAE", "#BFE3D2", "#5FAE8C"], undecided: ["#9AA1AB"],
+  unstable: ["#5B6470", "#747D89"],
 };
 const BRANCHES = { minimum: "--gd", saddle: "--sam", maximum: "--green", degenerate: "--quiet", spurious: "--usam", "two-cycle": "--yellow" };
 const EVENTS = { transcritical: "circle", pitchfork: "triangle", "saddle-node": "diamond", "period-doubling": "square" };
@@ -82,7 +83,7 @@ export function drawCosine(chart, run, cases) {
   chart.legendRows = chart.figure.clientWidth < 420 ? 2 : 1;
   if (!run.cosine) {
     chart.frame([0, 1], [-1.35, 1.1]);
-    make("text", { x: chart.area.left + 12, y: chart.area.top + 24 }, chart.svg, `${run.label}: w_p is drawn for SAM and unnormalized SAM`);
+    make("text", { x: chart.area.left + 12, y: chart.area.top + 24 }, chart.svg, `${run.label} takes one gradient a step: there is no angle`);
     return;
   }
   const cosine = unpack(run.cosine), [count, length] = cosine.shape, last = (count - 1) * length;
@@ -103,9 +104,9 @@ export function drawCosine(chart, run, cases) {
 export function drawBasins(chart, result) {
   const labels = unpack(result.labels), [size] = labels.shape, used = {}, colours = new Map();
   for (const row of [...result.rows].sort((a, b) => a.label - b.label)) {
-    const shades = row.kind === "diverged" ? [css("--diverged")] : BASINS[row.kind];
-    colours.set(row.label, shades[(used[row.kind] ??= 0) % shades.length]);
-    used[row.kind]++;
+    const kind = row.unstable ? "unstable" : row.kind, shades = kind === "diverged" ? [css("--diverged")] : BASINS[kind];
+    colours.set(row.label, shades[(used[kind] ??= 0) % shades.length]);
+    used[kind]++;
   }
   const canvas = Object.assign(document.createElement("canvas"), { width: size, height: size });
   const context = canvas.getContext("2d"), pixels = context.createImageData(size, size);
@@ -148,6 +149,7 @@ export function drawBifurcation(chart, result, state, bounds) {
   const kinds = [...new Set(result.branches.map((b) => b.kind))];
   chart.legendRows = 1 + Math.floor((100 * (kinds.length + 3)) / Math.max(220, chart.figure.clientWidth));
   const heights = [...result.branches.flatMap((b) => b.heights.flat()), ...result.samples.map((s) => s[1])].filter(Number.isFinite);
+  if (!heights.length) heights.push(...bounds["xy".indexOf(state.coordinate)]);
   const side = bounds["xy".indexOf(state.coordinate)], low = Math.min(...heights), high = Math.max(...heights);
   const margin = Math.max(0.06 * (high - low), 0.03 * (side[1] - side[0])); // what a rounding moves is no branch
   chart.ylabel = state.coordinate;
@@ -169,7 +171,7 @@ export function drawBifurcation(chart, result, state, bounds) {
   const now = Number(state.rho);
   chart.vertical(now, { stroke: "var(--focus)", "stroke-dasharray": "2 3", "stroke-width": 1.6, "data-rho": now });
   for (const kind of kinds) chart.legend(kind, { stroke: `var(${BRANCHES[kind]})` });
-  chart.legend("repels", { ...INK, "stroke-dasharray": "4 2", "stroke-width": 1.3 });
+  if (kinds.length) chart.legend("repels", { ...INK, "stroke-dasharray": "4 2", "stroke-width": 1.3 });
   chart.legend("sampled", { ...INK, opacity: 0.55, "stroke-width": 3, "stroke-dasharray": "3 3" });
   chart.legend("ρ now", { stroke: "var(--focus)", "stroke-dasharray": "2 3" });
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
 from saddlescope._checks import refuse, require_finite
@@ -45,6 +46,22 @@ def effective_curvature(
     >>> round(value, 6)  # lam (1 - tau) = -2 (1 - 6 * 2 / 6)
     2.0
     """
+    slopes = slopes_aside(loss_fn, parameters, direction, batches, rho=rho, displacement=displacement)
+    if not len(slopes):
+        raise refuse("batches", "none", "one or more")
+    return Estimate.mean(slopes)
+
+
+def slopes_aside(
+    loss_fn: Callable[[Any], Tensor],
+    parameters: Iterable[Tensor],
+    direction: Tensor,
+    batches: Iterable[Any],
+    *,
+    rho: float,
+    displacement: float,
+) -> np.ndarray:
+    """Return what `effective_curvature` is the mean of, one number a batch, shape ``(m,)``; arguments as there."""
     require_finite("rho", rho, minimum=0.0)
     require_finite("displacement", displacement, minimum=0.0, exclusive=True)
     kept = [p for p in parameters if p.requires_grad]
@@ -54,9 +71,7 @@ def effective_curvature(
         here = operator.point()
         pushes = [float(direction @ _sam_gradient(operator, here + s * displacement * direction, rho)) for s in (1, -1)]
         slopes.append((pushes[0] - pushes[1]) / (2 * displacement))
-    if not slopes:
-        raise refuse("batches", "none", "one or more")
-    return Estimate.mean(slopes)
+    return np.array(slopes)
 
 
 def _sam_gradient(operator: HessianOperator, point: Tensor, rho: float) -> Tensor:

@@ -63,6 +63,14 @@ class Estimate:
         """Upper end of the interval."""
         return self.value + self._reach
 
+    def spans(self, threshold: float) -> bool:
+        """Whether the interval holds a threshold, so that it does not tell on which side the value is.
+
+        >>> Estimate.mean([1.0, 2.0, 3.0]).spans(0.0), Estimate.mean([1.0, 2.0, 3.0]).spans(5.0)
+        (True, False)
+        """
+        return self.low <= threshold <= self.high
+
     @property
     def _reach(self) -> float:
         return float(stdtrit(self.samples - 1, CONFIDENCE)) * self.error if self.samples > 1 else math.inf

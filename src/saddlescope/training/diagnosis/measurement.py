@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from itertools import islice
 from typing import Any
 
@@ -15,23 +15,20 @@ import torch
 from saddlescope._checks import require_count
 from saddlescope.curvature.hessian import HessianOperator, sample_count
 from saddlescope.curvature.lanczos import KrylovSpace, lanczos
-from saddlescope.training.diagnosis.effective_curvature import effective_curvature
+from saddlescope.training.diagnosis.answers import Answers
 from saddlescope.training.diagnosis.estimate import Estimate
 from saddlescope.training.diagnosis.optimizer_settings import OptimizerSettings
 from saddlescope.training.diagnosis.rollout import Rollout, rollout, training_batches
-from saddlescope.training.diagnosis.trap_number import (
-    Responses,
-    escape_curvature,
-    escape_direction,
-    measure_responses,
-    predicted_curvature,
-    trap_number,
-)
+from saddlescope.training.diagnosis.trap_number import measure_responses, trap_number
 from saddlescope.training.diagnosis.untouched import untouched
 from saddlescope.training.tasks import Task
 
-ASIDE = 0.2
-"""How far to step aside for the effective curvature, as a share of what turns the gradient of a batch around."""
+LEAVES = 0.001
+"""Growth a step by which SGD counts as leaving: two e-folds in 2,000 steps."""
+EXIT = 0.003
+"""Growth a step that makes an exit of a direction: six e-folds in 2,000 steps take SAM out of the noise."""
+DOUBLINGS = 3
+"""How often the number of batches is doubled while they do not tell."""
 UNKNOWN = Estimate(math.nan, math.nan, 0)
 
 
@@ -44,6 +41,8 @@ class Measurement:
     settings: OptimizerSettings
     loss: float
     """Mean loss of the curvature samples."""
+    zero_loss: float
+    """The same with all weights zero, of a model that knows nothing; NaN where it is not finite."""
     gradient_norm: float
     """Norm of their mean gradient."""
     batch_gradient_norm: float
@@ -82,6 +81,55 @@ class Measurement:
     """Mean cosine of SAM's two gradients over these steps."""
     hessian_products: int
     """On curvature samples and on batches, together."""
+
+    @property
+    def diverged(self) -> bool:
+        """Whether the loss was watched and rose by all that it was, or is without knowledge, or was not finite."""
+        return self.watched_steps > 0 and not self.fall.value >= -max(abs(self.loss), self.zero_loss)
+
+    @property
+    def curves_down(self) -> bool:
+        """Whether the loss curves down along ``v``, on batches that ``v`` was not chosen on, so that SGD leaves.
+
+        In the Hessian and, as kinks within reach may curve up, as far as a step aside.
+        """
+        down = self.curvature.high < 0.0 and self.plain_curvature.high < 0.0
+        return down and self.growth(self.plain_curvature.value) > LEAVES
+
+    @property
+    def holds(self) -> bool:
+        """Whether SAM is driven back along ``v`` a step aside, and the trap number does not speak against it."""
+        return self.trap_number.high > 0.5 and self.effective_curvature.low > 0.0
+
+    @property
+    def has_exit(self) -> bool:
+        """Whether a direction was shown to be one by which SAM leaves, by either measure.
+
+        Momentum makes an exit of weak directions: it speeds all growth up by ``1 / (1 - gamma)``.
+        """
+        return any(self.growth(exit_.high) > EXIT for exit_ in self._exits)
+
+    @property
+    def may_exit(self) -> bool:
+        """Whether the intervals leave room for such a direction."""
+        return any(self.growth(exit_.low) > EXIT for exit_ in self._exits)
+
+    @property
+    def open(self) -> bool:
+        """Whether an interval that the verdict rests on spans its threshold, so that more batches may tell.
+
+        Where the loss curves down: the trap number spans 1, or what SAM feels along ``v`` spans 0, or, where it is
+        driven back, the growth by the best exit spans that of leaving.
+        """
+        if not self.curves_down or self.settings.rho == 0.0:
+            return False
+        if self.trap_number.spans(1.0) or self.effective_curvature.spans(0.0):
+            return True
+        return self.holds and self.may_exit and not self.has_exit
+
+    @property
+    def _exits(self) -> tuple[Estimate, Estimate]:
+        return self.escape_curvature, self.escape_effective_curvature
 
     @property
     def theta(self) -> float:
@@ -141,7 +189,7 @@ class Measurement:
     def to_dict(self) -> dict[str, Any]:
         """Return all numbers, ready for JSON; what is not finite becomes None."""
         names = [f.name for f in fields(self)]
-        names += ["theta", "full_batch_window", "predicted_slowdown", "slowdown", "critical_rho", "sgd_steps"]
+        names += ["theta", "full_batch_window", "predicted_slowdown", "slowdown", "critical_rho", "sgd_steps", "open"]
         return {name: _plain(getattr(self, name)) for name in names}
 
 
@@ -152,8 +200,8 @@ def measure(
     samples: int | None = None,
     directions: int = 4,
     products: int = 24,
-    curvature_samples: int = 2_000,
-    watch: int = 100,
+    curvature_samples: int = 1_000,
+    watch: int = 60,
     seed: int = 0,
 ) -> Measurement:
     """Measure where the task's model stands, for a training with these settings.
@@ -165,7 +213,9 @@ def measure(
     Args:
         task: model, loss and data. A task without ``draw`` is measured on its own batches, whatever their size.
         settings: with what it is trained. The trap number is that of plain SAM with this radius.
-        samples: batches for the response, >= 4; default 16, or as many as hold 4,096 samples.
+        samples: batches for the response to begin with, >= 4; default 8, or as many as hold 2,048 samples. While
+            what they say is `Measurement.open` they are doubled, up to 8 times as many; looking again at each doubling
+            makes an interval miss somewhat more often than 1 time in 20.
         directions: of negative curvature at most, >= 1.
         products: of Lanczos on the curvature samples.
         curvature_samples: of the training set, at least one batch.
@@ -175,7 +225,7 @@ def measure(
     Raises:
         ValueError: for a count out of range.
     """
-    samples = max(16, 4_096 // settings.batch_size) if samples is None else require_count("samples", samples, minimum=4)
+    samples = max(8, 2_048 // settings.batch_size) if samples is None else require_count("samples", samples, minimum=4)
     require_count("directions", directions, minimum=1)
     require_count("products", products, minimum=2)
     require_count("curvature_samples", curvature_samples, minimum=1)
@@ -208,42 +258,35 @@ def _measure(
         return _not_finite(settings, loss, gradient_norm, operator.products)
     space = spaces[0]
     plane = _negative_plane(space, directions)
-    batches = list(training_batches(task, settings.batch_size, samples, seed + 1))
-    answers = measure_responses(task.loss_fn, parameters, plane, batches)
-    aside = _step_aside(answers)
-    half = batches[len(batches) // 2 :]
-
-    def felt(along: torch.Tensor, on: list[Any], rho: float = settings.rho) -> Estimate:
-        return effective_curvature(task.loss_fn, parameters, along, on, rho=rho, displacement=aside)
-
-    exit_ = torch.as_tensor(escape_direction(answers, settings.rho)).to(plane) @ plane
+    most = samples << DOUBLINGS
+    batches = training_batches(task, settings.batch_size, most, seed + 1)
+    answers = Answers(task.loss_fn, parameters, plane, batches, settings.rho)
     micro = _micro_trap_number(task, settings, parameters, plane[:1], samples, seed)
-    seen = rollout(task, settings, watch, watched=watched, seed=seed + 3) if watch else None
-    return Measurement(
+    found = Measurement(
         status="complete",
         settings=settings,
         loss=loss,
+        zero_loss=_zero_loss(operator),
         gradient_norm=gradient_norm,
-        batch_gradient_norm=float(answers.gradient_norms.mean()),
         lambda_min=float(space.values[0]),
         lambda_max=float(space.values[-1]),
         residual_min=space.residual(0),
         residual_max=space.residual(-1),
-        curvature=Estimate.mean(answers.curvature[:, 0, 0]),
-        trap_number=trap_number(answers, settings.rho),
         micro_trap_number=micro,
-        predicted_curvature=predicted_curvature(answers, settings.rho),
-        effective_curvature=felt(plane[0], batches),
-        plain_curvature=felt(plane[0], batches, 0.0),
-        escape_curvature=escape_curvature(answers, settings.rho),
-        escape_effective_curvature=felt(exit_, half),
-        escape_plain_curvature=felt(exit_, half, 0.0),
         directions=len(plane),
-        fall=UNKNOWN if seen is None else seen.fall,
-        watched_steps=0 if seen is None else int(seen.steps[-1]),
-        cosine=_mean_cosine(seen),
-        hessian_products=operator.products + answers.products + micro.samples,
+        fall=UNKNOWN,
+        watched_steps=0,
+        cosine=math.nan,
+        hessian_products=0,
+        **answers.ask(samples),
     )
+    while found.open and answers.count < most:
+        found = replace(found, **answers.ask(answers.count))
+    found = replace(found, hessian_products=operator.products + micro.samples + answers.products)
+    if not watch:
+        return found
+    seen = rollout(task, settings, watch, watched=watched, seed=seed + 3)  # moves the weights, so it comes last
+    return replace(found, fall=seen.fall, watched_steps=int(seen.steps[-1]), cosine=_mean_cosine(seen))
 
 
 def curvature_batches(task: Task, count: int, seed: int) -> list[Any]:
@@ -266,11 +309,10 @@ def _negative_plane(space: KrylovSpace, count: int) -> torch.Tensor:
     return torch.stack([space.vector(i) for i in chosen])
 
 
-def _step_aside(answers: Responses) -> float:
-    """Return a displacement along ``v`` that turns the gradient of a batch by a fraction of its length."""
-    squares = answers.response[:, 0, 0] * answers.gradient_norms
-    rms, norm = math.sqrt(float(squares.mean())), float(answers.gradient_norms.mean())
-    return ASIDE * norm / rms if rms > 0.0 and norm > 0.0 else 1e-3
+def _zero_loss(operator: HessianOperator) -> float:
+    with operator.at(torch.zeros_like(operator.point())):
+        loss = operator.loss()
+    return loss if math.isfinite(loss) else math.nan
 
 
 def _micro_trap_number(
@@ -283,8 +325,8 @@ def _micro_trap_number(
     return trap_number(measure_responses(task.loss_fn, parameters, v, parts), settings.rho)
 
 
-def _mean_cosine(seen: Rollout | None) -> float:
-    cosines = np.array([]) if seen is None else seen.cosines[np.isfinite(seen.cosines)]
+def _mean_cosine(seen: Rollout) -> float:
+    cosines = seen.cosines[np.isfinite(seen.cosines)]
     return float(cosines.mean()) if len(cosines) else math.nan
 
 

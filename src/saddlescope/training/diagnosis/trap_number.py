@@ -30,6 +30,16 @@ class Responses:
     products: int
     """Hessian-vector products spent."""
 
+    def joined(self, more: Responses) -> Responses:
+        """Return the answers of these batches and of more, in this order."""
+        return Responses(
+            np.concatenate([self.curvature, more.curvature]),
+            np.concatenate([self.response, more.response]),
+            np.concatenate([self.alignment, more.alignment]),
+            np.concatenate([self.gradient_norms, more.gradient_norms]),
+            self.products + more.products,
+        )
+
     def effective(self, rho: float) -> np.ndarray:
         """Return ``V^T H_B V + rho (H_B V)^T (I - n n^T) (H_B V) / |g_B|`` with ``n = g_B / |g_B|``, ``(m, k, k)``.
 
