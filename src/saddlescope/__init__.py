@@ -93,6 +93,7 @@ from saddlescope.training import (
     diagnose,
     measure,
     read_monitor_log,
+    run_ensemble,
     run_experiment,
 )
 
@@ -170,6 +171,7 @@ __all__ = [
     "matching_momentum",
     "measure",
     "read_monitor_log",
+    "run_ensemble",
     "run_experiment",
     "run_sweep",
     "second_moment",

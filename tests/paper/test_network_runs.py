@@ -12,13 +12,12 @@ from saddlescope.paper.network_runs import (
     accuracy_gain,
     find_cell,
     images_at_hand,
-    mean_of,
     points,
     surely_above,
     train_cells,
 )
 from saddlescope.provenance import provenance
-from saddlescope.sweeps.over_seeds import Mean
+from saddlescope.sweeps.over_seeds import Mean, mean_of
 from saddlescope.training import ExperimentConfig, Record, run_experiment
 
 

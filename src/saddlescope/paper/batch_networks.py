@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from saddlescope.findings import Check, Illustration, Table
-from saddlescope.paper.network_runs import Cell, mean_of, surely_above, train_cells
+from saddlescope.paper.network_runs import Cell, surely_above, train_cells
 from saddlescope.plots.style import COLOURS, new_axes
 from saddlescope.plots.training import plot_escape_steps
-from saddlescope.sweeps.over_seeds import Mean
+from saddlescope.sweeps.over_seeds import Mean, mean_of
 from saddlescope.training import ExperimentConfig
 
 BATCHES = (8, 32, 128)

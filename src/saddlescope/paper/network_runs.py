@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.special import stdtrit
 
-from saddlescope.sweeps.over_seeds import CONFIDENCE, Mean
+from saddlescope.sweeps.over_seeds import Mean, mean_of
 from saddlescope.sweeps.vectorised import VectorisedEngine
 from saddlescope.training import ExperimentConfig, Record
 from saddlescope.training.data.datasets import CIFAR10
@@ -124,20 +122,6 @@ def find_cell(cells: Sequence[Cell], rho: float, lr: float, momentum: float, *, 
 def accuracy_gain(after: Cell, before: Cell) -> Mean:
     """Return by how much the test accuracy is higher, seed by seed: equal seeds share initial weights and batches."""
     return mean_of(after.accuracies - before.accuracies)
-
-
-def mean_of(values: Iterable[float]) -> Mean:
-    """Return a mean with Student's interval, half of it ``t_{(1 + c) / 2, n - 1} s / sqrt(n)``.
-
-    >>> str(mean_of([0.0, 1.0, 2.0]))
-    '1 ± 2.5'
-    """
-    numbers = [float(value) for value in values]
-    n = len(numbers)
-    if n < 2:
-        return Mean(value=numbers[0] if n else math.nan, half_width=math.nan)
-    error = statistics.stdev(numbers) / math.sqrt(n)
-    return Mean(value=statistics.fmean(numbers), half_width=float(stdtrit(n - 1, (1 + CONFIDENCE) / 2)) * error)
 
 
 def surely_above(mean: Mean, other: Mean | float = 0.0) -> bool:

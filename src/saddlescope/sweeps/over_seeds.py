@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from scipy.special import stdtrit
 
 from saddlescope.training import ExperimentConfig, Record
 
@@ -88,17 +90,20 @@ def _group(setting: Mapping[str, Any], records: Sequence[Record | None]) -> Grou
         completed=len(completed),
         diverged=sum(record is not None for record in records) - len(completed),
         failed=records.count(None),
-        final_loss=_mean([record.final_loss for record in completed]),
-        test_accuracy=_mean([record.test_accuracy for record in completed]),
+        final_loss=mean_of([record.final_loss for record in completed]),
+        test_accuracy=mean_of([record.test_accuracy for record in completed]),
     )
 
 
-def _mean(values: Sequence[float]) -> Mean:
-    """Return the mean; half its interval is ``t_{(1 + c) / 2, n - 1} s / sqrt(n)``."""
-    from scipy.special import stdtrit
+def mean_of(values: Iterable[float]) -> Mean:
+    """Return a mean with Student's interval, half of it ``t_{(1 + c) / 2, n - 1} s / sqrt(n)``.
 
-    n = len(values)
-    half_width = math.nan
-    if n > 1:
-        half_width = float(stdtrit(n - 1, (1 + CONFIDENCE) / 2)) * statistics.stdev(values) / math.sqrt(n)
-    return Mean(value=statistics.fmean(values) if n else math.nan, half_width=half_width)
+    >>> str(mean_of([0.0, 1.0, 2.0]))
+    '1 ± 2.5'
+    """
+    numbers = [float(value) for value in values]
+    n = len(numbers)
+    if n < 2:
+        return Mean(value=numbers[0] if n else math.nan, half_width=math.nan)
+    error = statistics.stdev(numbers) / math.sqrt(n)
+    return Mean(value=statistics.fmean(numbers), half_width=float(stdtrit(n - 1, (1 + CONFIDENCE) / 2)) * error)

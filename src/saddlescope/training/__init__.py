@@ -4,6 +4,7 @@ from saddlescope.training.diagnosis.advisor import Advice, advise
 from saddlescope.training.diagnosis.diagnose import Diagnosis, diagnose
 from saddlescope.training.diagnosis.measurement import Measurement, measure
 from saddlescope.training.diagnosis.optimizer_settings import OptimizerSettings
+from saddlescope.training.ensembles import run_ensemble
 from saddlescope.training.experiment import ExperimentConfig, Record
 from saddlescope.training.loop import run_experiment
 from saddlescope.training.monitor.callbacks import hugging_face_callback, lightning_callback
@@ -30,5 +31,6 @@ __all__ = [
     "make_task",
     "measure",
     "read_monitor_log",
+    "run_ensemble",
     "run_experiment",
 ]
