@@ -264,7 +264,9 @@ def kill_cluster(sweep):
 def ray_nodes(sweep):
     """Start a cluster of two nodes with a core each, and yield its address and the leader of the second one."""
     ray = str(Path(sys.executable).with_name("ray"))
-    environment = {**sweep.environment, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0123456789abcdef" * 4}
+    settings = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0123456789abcdef" * 4}
+    # Or an engine that was made in this process before would forbid a cluster of two nodes.
+    environment = {**sweep.environment, **settings, "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1"}
     sweep.environment = environment
     nodes, port = [], sweep.random.randint(20_000, 30_000)
     address = f"127.0.0.1:{port}"
