@@ -16,6 +16,7 @@ import argparse
 import json
 import math
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -27,7 +28,7 @@ from rich.table import Table
 
 from saddlescope.optim import SAM, RadiusCap
 from saddlescope.provenance import provenance
-from saddlescope.training.tasks import make_task
+from saddlescope.training.tasks import Task, make_task
 
 LR, LAST = 0.1, 20
 
@@ -51,13 +52,11 @@ class Run:
     """Mean of a step."""
 
 
-def train(net: str, momentum: float, batch: int, seed: int, steps: int, rho: float, cap: RadiusCap | None) -> Run:
-    torch.manual_seed(seed)
-    task, generator = make_task(f"cifar10-{net}"), torch.Generator().manual_seed(seed)
-    assert task.draw is not None and task.accuracy is not None
-    base = torch.optim.SGD(task.model.parameters(), lr=LR, momentum=momentum)
-    opt = SAM(base, rho=rho, radius_cap=cap) if rho > 0.0 else base
-    losses, radii, seconds = [], [], []
+def training(
+    task: Task, opt: torch.optim.Optimizer, batch: int, steps: int, generator: torch.Generator
+) -> Iterator[tuple[float, float]]:
+    """Yield the loss of each step on a batch drawn with replacement, and the seconds that the step took."""
+    assert task.draw is not None
     for _ in range(steps):
         drawn = task.draw(batch, generator)
 
@@ -68,8 +67,20 @@ def train(net: str, momentum: float, batch: int, seed: int, steps: int, rho: flo
             return loss
 
         began = time.perf_counter()
-        losses.append(opt.step(closure).item())
-        seconds.append(time.perf_counter() - began)
+        loss = opt.step(closure).item()
+        yield loss, time.perf_counter() - began
+
+
+def train(net: str, momentum: float, batch: int, seed: int, steps: int, rho: float, cap: RadiusCap | None) -> Run:
+    torch.manual_seed(seed)
+    task, generator = make_task(f"cifar10-{net}"), torch.Generator().manual_seed(seed)
+    assert task.accuracy is not None
+    base = torch.optim.SGD(task.model.parameters(), lr=LR, momentum=momentum)
+    opt = SAM(base, rho=rho, radius_cap=cap) if rho > 0.0 else base
+    losses, radii, seconds = [], [], []
+    for loss, took in training(task, opt, batch, steps, generator):
+        losses.append(loss)
+        seconds.append(took)
         radii.append(opt.last_step.rho_used if isinstance(opt, SAM) and opt.last_step is not None else 0.0)
         if not math.isfinite(losses[-1]):
             break

@@ -22,6 +22,7 @@ from statistics import fmean
 from typing import Any
 
 import torch
+from radius_cap import training
 from rich.console import Console
 from rich.table import Table
 
@@ -111,20 +112,10 @@ def train(task_name: str, row: Row, batch: int, steps: int, seed: int) -> tuple[
     """Return the mean of the last losses, and the test accuracy."""
     torch.manual_seed(seed)
     task, generator = make_task(task_name), torch.Generator().manual_seed(seed)
-    assert task.draw is not None and task.accuracy is not None
+    assert task.accuracy is not None
     base = torch.optim.SGD(task.model.parameters(), lr=row.lr, momentum=row.momentum)
     opt = SAM(base, rho=row.rho, **row.options) if row.rho > 0.0 else base
-    losses = []
-    for _ in range(steps):
-        drawn = task.draw(batch, generator)
-
-        def closure(drawn=drawn):
-            opt.zero_grad()
-            loss = task.loss_fn(drawn)
-            loss.backward()
-            return loss
-
-        losses.append(opt.step(closure).item())
+    losses = [loss for loss, _ in training(task, opt, batch, steps, generator)]
     return fmean(losses[-LAST:]), task.accuracy()
 
 

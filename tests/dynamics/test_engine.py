@@ -209,14 +209,14 @@ def test_a_kernel_another_user_could_have_written_is_not_loaded(monkeypatch, tmp
     open_folder = tmp_path / "saddlescope" / "kernels"
     open_folder.mkdir(parents=True)
     open_folder.chmod(0o777)
-    c_backend._cache_folder.cache_clear()
+    c_backend._private.cache_clear()
     try:
         assert c_backend._cache_folder() != open_folder
         open_folder.chmod(0o700)
-        c_backend._cache_folder.cache_clear()
+        c_backend._private.cache_clear()
         assert c_backend._cache_folder() == open_folder
     finally:
-        c_backend._cache_folder.cache_clear()
+        c_backend._private.cache_clear()
 
 
 def test_the_kernel_without_vector_mathematics_is_the_same_function(monkeypatch):

@@ -21,7 +21,7 @@ import subprocess
 import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 import torch
@@ -323,11 +323,14 @@ def _processor_features() -> str:
     return next((x for x in lines if x.startswith(("flags", "Features"))), platform.node())
 
 
-@lru_cache(maxsize=1)
 def _cache_folder() -> Path:
-    """Return a folder that only this user can write to, since what lies in it is loaded as code."""
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = base / "saddlescope" / "kernels"
+    return _private(base / "saddlescope" / "kernels")
+
+
+@cache
+def _private(folder: Path) -> Path:
+    """Return the folder, or one that only this user can write to, since what lies in it is loaded as code."""
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         status = folder.stat()

@@ -16,7 +16,8 @@ from saddlescope.explorer.fields import OPTIMIZERS
 from saddlescope.explorer.packing import finite, pack
 from saddlescope.explorer.state import ExplorerState
 from saddlescope.landscapes import Landscape
-from saddlescope.stability import CriticalPoint, find_critical_points, label_phases
+from saddlescope.stability import CriticalPoint, label_phases
+from saddlescope.stability.critical_points import known_critical_points
 
 PICTURE = 121
 """Points along each side of the box at which the loss is drawn."""
@@ -99,17 +100,9 @@ def seen_from(landscape: Landscape, update: UpdateMap, states: Tensor) -> tuple[
     return perturbed.reshape(*states.shape[:-1], landscape.dimension), cosine.reshape(states.shape[:-1])
 
 
-_FOUND: dict[tuple[object, ...], tuple[CriticalPoint, ...]] = {}
-
-
 def critical_points(state: ExplorerState) -> tuple[CriticalPoint, ...]:
-    """Return the critical points in the box; those found last are kept."""
-    key = state.part("landscape", "loss", "bounds")
-    if key not in _FOUND:
-        if len(_FOUND) >= 64:
-            del _FOUND[next(iter(_FOUND))]
-        _FOUND[key] = find_critical_points(state.to_landscape())
-    return _FOUND[key]
+    """Return the critical points in the box."""
+    return known_critical_points(state.to_landscape(), 0)
 
 
 def _simulated(state: ExplorerState, update: UpdateMap) -> Trajectories:

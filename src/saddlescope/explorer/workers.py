@@ -14,7 +14,6 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from saddlescope.dynamics import c_backend
 from saddlescope.explorer.jobs import JOBS
 from saddlescope.explorer.state import ExplorerState
 
@@ -170,8 +169,7 @@ def _serve(connection: Connection, threads: int, niceness: int, kernels: str) ->
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server, which ends its workers
     os.nice(niceness)
     resource.setrlimit(resource.RLIMIT_DATA, (MOST_MEMORY, MOST_MEMORY))
-    os.environ["XDG_CACHE_HOME"] = kernels
-    c_backend._cache_folder.cache_clear()  # the fork server's, where no formula of a visitor is to stay
+    os.environ["XDG_CACHE_HOME"] = kernels  # no formula of a visitor is to stay in the fork server's
     torch.set_num_threads(threads)
     warnings.simplefilter("ignore")
     while True:

@@ -100,7 +100,7 @@ def network_checks(grid: BatchGrid) -> tuple[Check, ...]:
             statement=f"Network, ρ = 0.7: B = {small} frees SAM on every seed within {SAMPLES_WIDE:,} samples; "
             f"B = {large} on none, in {STEPS * large:,}.",
             passed=None not in wide[0].escapes and set(wide[1].escapes) == {None},
-            measured=f"Escapes at B = {small}: {_escapes(wide[0])}; at {large}: {_escapes(wide[1])}.",
+            measured=f"Escapes at B = {small}: {wide[0].escapes_text}; at {large}: {wide[1].escapes_text}.",
             essential=False,
         ),
         Check(
@@ -182,9 +182,5 @@ def _list(grid: BatchGrid, name: str, unit: str) -> str:
     return ", ".join(f"{str(mean) or 'not on every seed'} (B = {b})" for mean, b in zip(means, BATCHES, strict=True))
 
 
-def _escapes(cell: Cell) -> str:
-    return ", ".join("never" if step is None else str(step) for step in cell.escapes)
-
-
 def _steps_text(grid: BatchGrid, name: str, batch_size: int) -> str:
-    return str(grid.steps(name, batch_size)) or _escapes(grid.cells[name, batch_size])
+    return str(grid.steps(name, batch_size)) or grid.cells[name, batch_size].escapes_text

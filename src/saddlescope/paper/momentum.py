@@ -103,7 +103,7 @@ def checks(network: Network, cells: Sequence[Cell]) -> tuple[Check, ...]:
             statement=f"{name}: at η = 0.1 and ρ = {rho:g}, SAM is stuck without momentum and escapes with γ = 0.9, on "
             "every seed.",
             passed=plain.stuck and None in plain.escapes and None not in fast.escapes and not fast.diverged,
-            measured=f"Final losses {plain.loss} and {fast.loss}; escapes: {_escapes(plain)}; {_escapes(fast)}.",
+            measured=f"Final losses {plain.loss} and {fast.loss}; escapes: {plain.escapes_text}; {fast.escapes_text}.",
         ),
         Check(
             statement=f"{name}: there, momentum raises the accuracy of SAM more than that of SGD.",
@@ -121,7 +121,7 @@ def checks(network: Network, cells: Sequence[Cell]) -> tuple[Check, ...]:
             statement=f"{name}: it does what the same effective step size 1 does not do without it.",
             passed=surely_above(beyond),
             measured=f"γ = 0.9, η = 0.1 ends at {fast.loss}, γ = 0, η = 1 at {large.loss}{_diverged(large)}; the "
-            f"accuracy differs by {points(beyond)} points. Escapes: {_escapes(fast)}; {_escapes(large)}.",
+            f"accuracy differs by {points(beyond)} points. Escapes: {fast.escapes_text}; {large.escapes_text}.",
             essential=False,
         ),
     ]
@@ -131,7 +131,7 @@ def checks(network: Network, cells: Sequence[Cell]) -> tuple[Check, ...]:
                 statement=f"{name}: it helps at every radius: with γ = 0.9, η = 0.1, SAM trains at ρ = "
                 f"{widest.rho:g} on every seed.",
                 passed=widest.trained,
-                measured=f"Final loss {widest.loss}; escapes: {_escapes(widest)}.",
+                measured=f"Final loss {widest.loss}; escapes: {widest.escapes_text}.",
                 essential=False,
             )
         )
@@ -181,10 +181,6 @@ def _numbers(network: Network, cells: Sequence[Cell]) -> dict[str, object]:
     return {"rho": rho, **{name: mean.to_dict() for name, mean in means.items()}}
 
 
-def _escapes(cell: Cell) -> str:
-    return ", ".join("never" if step is None else str(step) for step in cell.escapes)
-
-
 def _diverged(cell: Cell) -> str:
     return f" ({cell.diverged} of {len(cell.records)} seeds diverge)" if cell.diverged else ""
 
@@ -205,7 +201,7 @@ def _table(network: Network, cells: Sequence[Cell]) -> Table:
                 round(cell.lr_effective, 4),
                 f"{cell.loss}{_diverged(cell)}",
                 f"{100 * cell.accuracy.value:.1f} ± {100 * cell.accuracy.half_width:.1f}%",
-                _escapes(cell),
+                cell.escapes_text,
             )
             for cell in cells
         ),

@@ -79,6 +79,11 @@ class Cell:
         return [_first_below(record.losses, STUCK) for record in self.records]
 
     @property
+    def escapes_text(self) -> str:
+        """The same in words, seed by seed."""
+        return ", ".join("never" if step is None else str(step) for step in self.escapes)
+
+    @property
     def stuck(self) -> bool:
         """Whether every seed ends above a loss of 2."""
         return bool((self.losses > STUCK).all())

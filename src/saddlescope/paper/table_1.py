@@ -36,6 +36,10 @@ EFFECTIVE = {0.1: (0.0, 0.5, 0.9), 0.2: (0.0, 0.5), 1.0: (0.0, 0.9)}
 it is γ = 0 that has."""
 
 
+COLUMNS = tuple((effective, momentum) for effective, momenta in EFFECTIVE.items() for momentum in momenta)
+"""Pairs of effective step size and momentum."""
+
+
 def examine(scale: Scale) -> Evidence:
     """Train the grid, with η/(1 − γ) as an axis of its own; at full scale on a GPU residual networks too."""
     seeds = SEEDS[scale]
@@ -61,8 +65,7 @@ def settings() -> list[ExperimentConfig]:
     return [
         replace(BASE, optimizer="sam" if rho else "sgd", rho=rho, lr=_lr(effective, momentum), momentum=momentum)
         for rho in RADII
-        for effective, momenta in EFFECTIVE.items()
-        for momentum in momenta
+        for effective, momentum in COLUMNS
     ]
 
 
@@ -155,9 +158,7 @@ def _numbers(cell: Cell) -> dict[str, object]:
 
 def _row(cells: Sequence[Cell], rho: float) -> list[Cell]:
     """Return the cells of a radius, column by column."""
-    return [
-        find_cell(cells, rho, _lr(e, momentum), momentum) for e, momenta in EFFECTIVE.items() for momentum in momenta
-    ]
+    return [find_cell(cells, rho, _lr(effective, momentum), momentum) for effective, momentum in COLUMNS]
 
 
 def _loss_text(cell: Cell) -> str:
@@ -165,23 +166,21 @@ def _loss_text(cell: Cell) -> str:
 
 
 def _table(cells: Sequence[Cell]) -> Table:
-    columns = [(effective, momentum) for effective, momenta in EFFECTIVE.items() for momentum in momenta]
     rows = [(f"{rho:g}" if rho else "SGD", *(_loss_text(cell) for cell in _row(cells, rho))) for rho in RADII]
     return Table(
         caption="Training loss at the end (2.303 is chance), means with 95% intervals, over those that do not diverge",
-        columns=("ρ", *(f"η/(1 − γ) = {effective:g}, γ = {momentum:g}" for effective, momentum in columns)),
+        columns=("ρ", *(f"η/(1 − γ) = {effective:g}, γ = {momentum:g}" for effective, momentum in COLUMNS)),
         rows=tuple(rows),
     )
 
 
 def _grid(cells: Sequence[Cell]) -> Illustration:
-    columns = [(effective, momentum) for effective, momenta in EFFECTIVE.items() for momentum in momenta]
     means = [[cell.accuracy for cell in _row(cells, rho)] for rho in RADII]
     axes = plot_grid(
         np.array([[mean.value for mean in row] for row in means]),
         np.array([[mean.half_width for mean in row] for row in means]),
         rows=[f"ρ = {rho:g}" if rho else "SGD" for rho in RADII],
-        columns=[f"γ = {momentum:g}{'*' if math.isclose(_lr(e, momentum), LR) else ''}" for e, momentum in columns],
+        columns=[f"γ = {momentum:g}{'*' if math.isclose(_lr(e, momentum), LR) else ''}" for e, momentum in COLUMNS],
         groups={f"η/(1 − γ) = {effective:g}": len(momenta) for effective, momenta in EFFECTIVE.items()},
         label="test accuracy, %",
         ax=new_axes(width=5.4, height=3.2),

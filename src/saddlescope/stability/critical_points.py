@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -106,6 +107,12 @@ def find_critical_points(
     found = describe(landscape, scaled, zeros)
     unit = max((abs(p.loss) for p in found), default=0.0) or 1.0  # equal losses differ by a rounding
     return tuple(sorted(found, key=lambda p: (round(p.loss / unit, 12), [round(x, 6) for x in p.point])))
+
+
+@lru_cache(maxsize=64)
+def known_critical_points(landscape: Landscape, seed: int) -> tuple[CriticalPoint, ...]:
+    """Return `find_critical_points` from memory, for those who look at one landscape under many maps."""
+    return find_critical_points(landscape, seed=seed)
 
 
 def _starts(scaled: ScaledLoss, sobol: torch.quasirandom.SobolEngine) -> Tensor:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 import torch
@@ -12,11 +11,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from saddlescope.dynamics.maps import GradientMap, SAMMap
-from saddlescope.landscapes.landscape import Landscape
 from saddlescope.stability.attractors import Attractor, gap, text, with_limit
 from saddlescope.stability.capture import PROBES, StateSpace, capture_radii
 from saddlescope.stability.classify import Stability, classify
-from saddlescope.stability.critical_points import CriticalPoint, find_critical_points
+from saddlescope.stability.critical_points import CriticalPoint, known_critical_points
 from saddlescope.stability.fixed_points import attracting_two_cycle, fixed_points, without_critical_point
 from saddlescope.stability.multipliers import is_normalized, map_multipliers
 from saddlescope.stability.settling import SAMPLES, STILL, chains, observe
@@ -37,12 +35,6 @@ WIDER = 2.0
 """What counts as one limit set when several cycles lie about one critical point, in cores of one of them."""
 ONE_SIDED = 0.4
 """Share of the probes that must come back to a degenerate critical point that others only stay beside."""
-
-
-@lru_cache(maxsize=16)
-def _critical_points(landscape: Landscape, seed: int) -> tuple[CriticalPoint, ...]:
-    """Return them from memory: whoever looks at one landscape under many maps would search again for each."""
-    return find_critical_points(landscape, seed=seed)
 
 
 @dataclass(frozen=True)
@@ -79,7 +71,7 @@ class Explainer:
 
     def held(self) -> Tensor:
         """Return the isolated critical points in the box that `classify` calls attractors or traps, ``(m, d)``."""
-        known = _critical_points(self.landscape, self.seed) if self.judged else ()
+        known = known_critical_points(self.landscape, self.seed) if self.judged else ()
         regular = [p for p in known if not p.degenerate]
         held = [p.point for p in regular if classify(p, self.update).verdict in ("attractor", "trap")]
         return torch.tensor(held, dtype=torch.float64).reshape(-1, self.landscape.dimension)
