@@ -38,21 +38,26 @@ SUBJECTS = {
 
 PICTURES: dict[str, list[str]] = {}
 PRINTED: dict[str, str] = {}
+BLOCK = re.compile(r"^```python\n(.*?)^```\n", re.DOTALL | re.MULTILINE)
+SAVED = re.compile(r'savefig\("(\w+\.png)"')
+BETWEEN = "--- the next block ---"
 
 
 def on_files(files: Any, *, config: Any) -> Any:
-    """Run the examples; one that fails ends the build."""
-    for name in EXAMPLES:
+    """Run the examples and the blocks of the tutorial; one that fails ends the build."""
+    blocks = BLOCK.findall((FOLDER / "tutorial.md").read_text())
+    programs = {name: (FOLDER.parent / "examples" / f"{name}.py").read_text() for name in EXAMPLES}
+    for name, program in {**programs, "tutorial": f"print({BETWEEN!r})\n".join(blocks)}.items():
         with tempfile.TemporaryDirectory() as folder:
             run = subprocess.run(
-                [sys.executable, FOLDER.parent / "examples" / f"{name}.py"],
+                [sys.executable, "-c", program],
                 cwd=folder,
                 env={**os.environ, "OMP_NUM_THREADS": "1"},
                 capture_output=True,
                 text=True,
             )
             if run.returncode:
-                raise RuntimeError(f"examples/{name}.py: {run.stderr}")
+                raise RuntimeError(f"{name}: {run.stderr}")
             PRINTED[name] = run.stdout
             PICTURES[name] = sorted(path.name for path in Path(folder).glob("*.png"))
             for picture in PICTURES[name]:
@@ -63,11 +68,20 @@ def on_files(files: Any, *, config: Any) -> Any:
 
 
 def on_page_markdown(markdown: str, *, page: Any, **_: Any) -> str:
-    """Fill in what a page leaves open, such as ``{{ claims }}``."""
+    """Fill in what a page leaves open, such as ``{{ claims }}``, and what the tutorial's blocks print and draw."""
     for name, make in {"reference": reference, "references": references, "claims": claims, "gallery": gallery}.items():
         if f"{{{{ {name} }}}}" in markdown:
             markdown = markdown.replace(f"{{{{ {name} }}}}", make())
+    if page.file.src_uri == "tutorial.md":
+        printed = iter(PRINTED["tutorial"].split(f"{BETWEEN}\n"))
+        markdown = BLOCK.sub(lambda block: block[0] + outcome(block[1], next(printed)), markdown)
     return markdown
+
+
+def outcome(code: str, printed: str) -> str:
+    """Return what a block printed and the pictures it saved."""
+    parts = [f"\n```{{ .text .outcome }}\n{printed.strip()}\n```\n"] if printed.strip() else []
+    return "".join([*parts, *(f'\n![](pictures/{name}){{ width="520" }}\n' for name in SAVED.findall(code))])
 
 
 def gallery() -> str:
@@ -123,11 +137,12 @@ def references() -> str:
 
 
 def claims() -> str:
-    """Return the table of the last ``saddlescope reproduce``, whose results are kept beside this file."""
+    """Return the verdicts of the last ``saddlescope reproduce``, whose results are kept beside this file, and why."""
     found = json.loads((FOLDER / "claims.json").read_text())
-    lines = ["| claim | paper | ours | verdict |", "|---|---|---|---|"]
+    table, sections = ["| claim | verdict |", "|---|---|"], []
     for claim in CLAIMS:
         result = found[claim.id]
-        cells = (f"`{claim.id}` {claim.title}", result["paper"], result["ours"], f"**{result['verdict']}**")
-        lines.append("| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |")
-    return "\n".join(lines)
+        table.append(f"| [`{claim.id}` {claim.title}](#{claim.id.lower()}) | **{result['verdict']}** |")
+        sections.append(f"### `{claim.id}` {claim.title}: {result['verdict']} {{ #{claim.id.lower()} }}\n")
+        sections += [f"**The paper.** {result['paper']}\n", f"**Here.** {result['ours']}\n"]
+    return "\n".join([*table, "", *sections])

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import ArrayLike
 
-from saddlescope.plots.style import FAINT, INK, add_legend, new_axes
+from saddlescope.plots.style import COLOURS, FAINT, INK, add_legend, new_axes
 
 MARKERS = {"minimum": ("*", "#F0E442", 12), "saddle": ("X", "#FFFFFF", 8), "start": ("P", "#FFFFFF", 8)}
 
@@ -28,7 +28,7 @@ def plot_contours(x: ArrayLike, y: ArrayLike, loss: ArrayLike, *, levels: int = 
     return ax
 
 
-def plot_paths(paths: Mapping[str, ArrayLike], colours: Mapping[str, str], *, ax: Axes | None = None) -> Axes:
+def plot_paths(paths: Mapping[str, ArrayLike], colours: Mapping[str, str] = COLOURS, *, ax: Axes | None = None) -> Axes:
     """Draw trajectories, each of shape (records, 2), under their labels, with a dot at the end."""
     ax = ax or new_axes()
     for label, path in paths.items():

@@ -14,7 +14,7 @@ from saddlescope.plots.style import COLOURS, FAINT, INK, add_legend, new_axes
 
 def plot_loss_curves(
     losses: Mapping[str, ArrayLike],
-    colours: Mapping[str, str],
+    colours: Mapping[str, str] = COLOURS,
     *,
     dashed: frozenset[str] = frozenset(),
     ax: Axes | None = None,

@@ -81,9 +81,15 @@ def gap(a: Attractor, b: Attractor) -> float:
 
 def with_limit(found: Sequence[Attractor], limit: Attractor) -> list[Attractor]:
     """Return ``found`` with one limit set more, unless one of the two lies where the other is known to capture."""
-    for k, known in enumerate(found):
-        if not known.unstable and gap(known, limit) <= max(known.capture_radius, limit.capture_radius):
-            return [*found[:k], replace(known, radius=max(known.radius, limit.radius)), *found[k + 1 :]]
+    stable = [k for k, known in enumerate(found) if not known.unstable]
+    if stable:
+        counts = torch.tensor([len(found[k].members) for k in stable])
+        reach = torch.tensor([found[k].capture_radius for k in stable]).double().clamp(min=limit.capture_radius)
+        apart = torch.cdist(torch.cat([found[k].members for k in stable]), limit.members).amin(1)
+        inside = torch.tensor(stable).repeat_interleave(counts)[apart <= reach.repeat_interleave(counts)]
+        if len(inside):
+            k = int(inside[0])
+            return [*found[:k], replace(found[k], radius=max(found[k].radius, limit.radius)), *found[k + 1 :]]
     return [*found, limit]
 
 
