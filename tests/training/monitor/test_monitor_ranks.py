@@ -4,9 +4,10 @@ import math
 
 import pytest
 import torch
-from torch import distributed, multiprocessing, nn
+from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import SGD
+from two_ranks import on_two_ranks
 
 from saddlescope.optim import SAM
 from saddlescope.training.monitor.log import read_monitor_log
@@ -17,9 +18,7 @@ STEPS = 60
 DATA = torch.randn(STEPS, 2, 8, 4, generator=torch.Generator().manual_seed(3))
 
 
-def worker(rank, folder):
-    torch.set_num_threads(1)
-    distributed.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
+def work(rank, folder):
     ends = []
     for watched in (False, True):
         torch.manual_seed(0)
@@ -41,26 +40,25 @@ def worker(rank, folder):
         if monitor is not None:
             monitor.close()
         ends.append({name: value.clone() for name, value in model.module.state_dict().items()})
-    torch.save(ends, f"{folder}/rank{rank}.pt")
     # all ranks are in the same group here, but only one evaluates: a batch norm over both would wait for ever
+    refusal = ""
     if rank == 0:
         norm = nn.SyncBatchNorm(4)
         try:
             with without_trace():
                 norm(DATA[0, 0])
         except RuntimeError as error:
-            torch.save(str(error), f"{folder}/refusal.pt")
-    distributed.destroy_process_group()
+            refusal = str(error)
+    return *ends, refusal
 
 
 @pytest.mark.skipif(not distributed.is_gloo_available(), reason="torch was built without gloo")
 def test_one_rank_checks_and_the_training_does_not_notice(tmp_path):
-    multiprocessing.spawn(worker, (str(tmp_path),), nprocs=2)
-    for rank in range(2):
-        alone, watched = torch.load(tmp_path / f"rank{rank}.pt")
+    ranks = on_two_ranks(work, tmp_path)
+    for rank, (alone, watched, _) in enumerate(ranks):
         for name, value in alone.items():
             assert torch.equal(value, watched[name]), (rank, name)
     log = read_monitor_log(tmp_path / "run.jsonl")
     assert log.signals["step"] == tuple(range(1, STEPS + 1))  # of one rank
     assert len(log.checks) >= 2 and log.errors == ()
-    assert "SyncBatchNorm needs all ranks" in torch.load(tmp_path / "refusal.pt")
+    assert "SyncBatchNorm needs all ranks" in ranks[0][2]
