@@ -3,10 +3,12 @@
 1. Quadratic model with additive noise (d = 200, half the eigenvalues 2, half -2, noise of standard deviation
    .2 / sqrt(B) a coordinate, lr .01), where the trap number is known: median steps for SAM and SGD from the
    centre until the loss is below ``LEVEL``; predicted is ``1 / (1 - tau)``.
-2. Networks along trainings: ``lam (1 - tau)``, the prediction with what normalising takes off, and what is felt a
+2. Trainings on the digits: median steps until the loss leaves its plateau, for SAM and SGD; predicted is the same with
+   the trap number of the first step.
+3. Networks along trainings: ``lam (1 - tau)``, the prediction with what normalising takes off, and what is felt a
    step aside. CIFAR-10 where SADDLESCOPE_DATA is set.
 
-    python benchmarks/trap_number.py [--networks] [--quadratic] [--json FILE] [--figure FILE]
+    python benchmarks/trap_number.py [--quadratic] [--trainings] [--networks] [--json FILE] [--figure FILE]
 """
 
 from __future__ import annotations
@@ -23,8 +25,10 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
+from saddlescope.paper.network_runs import train_cells
 from saddlescope.plots.trap import plot_calibration
 from saddlescope.provenance import provenance
+from saddlescope.training import ExperimentConfig
 from saddlescope.training.diagnosis.measurement import Measurement, curvature_batches, measure
 from saddlescope.training.diagnosis.optimizer_settings import OptimizerSettings as Settings
 from saddlescope.training.diagnosis.rollout import rollout
@@ -32,6 +36,7 @@ from saddlescope.training.diagnosis.verdict import judge_measurement
 from saddlescope.training.tasks import make_task
 
 DIMENSION, CURVATURE, NOISE, LR, REPLICAS, STEPS, LEVEL = 200, 2.0, 0.2, 0.01, 64, 4_000, -10.0
+SEEDS, TRAINED = 8, 3_000
 COLOURS = {
     "digits-mlp": "#0072B2",
     "cifar10-mlp": "#D55E00",
@@ -99,20 +104,47 @@ def quadratic(console: Console) -> list[dict[str, float | int | None]]:
     return rows
 
 
+def trainings(console: Console) -> list[dict[str, object]]:
+    sizes, radii = (32, 256), (0.1, 0.2, 0.3, 0.4, 0.5)
+    keys = [(size, rho) for size in sizes for rho in (0.0, *radii)]
+    configs = [
+        ExperimentConfig(optimizer="sam" if rho else "sgd", rho=rho, batch_size=size, steps=TRAINED)
+        for size, rho in keys
+    ]
+    escapes = {key: cell.escapes for key, cell in zip(keys, train_cells(configs, SEEDS), strict=True)}
+    table = Table("rho", "B", "tau", "predicted slow-down", "measured", title=f"digits, {SEEDS} seeds")
+    rows: list[dict[str, object]] = []
+    for size, rho in keys:
+        if rho:
+            torch.manual_seed(0)
+            number = measure(make_task("digits-mlp"), Settings(rho=rho, batch_size=size), watch=0).trap_number
+            predicted = 1 / (1 - number.value) if number.value < 1 else math.inf
+            own, plain = ([TRAINED if e is None else e for e in escapes[size, r]] for r in (rho, 0.0))
+            each = sorted(a / b for a, b in zip(own, plain, strict=True))
+            measured = f"{np.median(each):.2f} [{each[0]:.2f}, {each[-1]:.2f}]"
+            rows.append({"rho": rho, "batch_size": size, "tau": number.value, "slow_downs": each})
+            table.add_row(f"{rho:g}", str(size), str(number), f"{predicted:.2f}", measured)
+    console.print(table)
+    return rows
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quadratic", action="store_true")
+    parser.add_argument("--trainings", action="store_true")
     parser.add_argument("--networks", action="store_true")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--figure", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(1)
     console = Console(width=150)
-    both = not (options.quadratic or options.networks)
+    everything = not (options.quadratic or options.trainings or options.networks)
     data: dict[str, object] = {"provenance": provenance().to_dict()}
-    if options.quadratic or both:
+    if options.quadratic or everything:
         data["quadratic"] = quadratic(console)
-    if options.networks or both:
+    if options.trainings or everything:
+        data["trainings"] = trainings(console)
+    if options.networks or everything:
         found: dict[str, list[Measurement]] = {}
         rows = []
         for name, settings, looks in states():

@@ -110,9 +110,9 @@ def test_no_cap_where_nothing_curves_down(form):
     assert opt.last_step.rho_used == 7.0
 
 
-def quadratic_saddle(cap, steps=60):
+def quadratic_saddle(cap, steps=60, start=(0.4, 1e-3)):
     """Run on ``x^2 - y^2`` from beside the stable axis and return the path, shape (steps + 1, 2)."""
-    w = torch.tensor([0.4, 1e-3], dtype=torch.float64, requires_grad=True)
+    w = torch.tensor(start, dtype=torch.float64, requires_grad=True)
     opt = SAM(SGD([w], lr=0.05), rho=1.0, radius_cap=cap)
 
     def closure():
@@ -134,6 +134,19 @@ def test_at_a_quadratic_saddle_the_cap_slows_the_escape_by_exactly_its_fraction(
     assert quadratic_saddle(None)[-1, 1].abs() < 1e-3  # uncapped it shrinks
     path = quadratic_saddle(RadiusCap(fraction=0.25, every=10, products=2, form=form))
     path = path[form == "ascent" :]  # it knows nothing before its first step
+    growth = path[1:, 1] / path[:-1, 1]
+    assert torch.allclose(growth, torch.full_like(growth, 1 + 0.05 * 2 * 0.75), rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_run_that_is_held_already_is_let_go(form):
+    """It bounces along the stable axis, at ``|x| = lr rho lam / (2 - lr lam)``: ``g_p`` has no part across ``g``."""
+    held = quadratic_saddle(None, steps=150)
+    ring = 0.05 * 2 / (2 - 0.05 * 2)
+    assert torch.allclose(held[-2:, 0].abs(), torch.full((2,), ring, dtype=torch.float64), rtol=1e-6)
+    assert held[-2, 0] * held[-1, 0] < 0 and held[-1, 1].abs() < 1e-12
+    path = quadratic_saddle(RadiusCap(fraction=0.25, every=10, products=2, form=form), start=held[-1].tolist())
+    path = path[form == "ascent" :]
     growth = path[1:, 1] / path[:-1, 1]
     assert torch.allclose(growth, torch.full_like(growth, 1 + 0.05 * 2 * 0.75), rtol=0, atol=1e-9)
 

@@ -16,6 +16,9 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from saddlescope.optim.module_hook import before_every_module
 
+PLAIN = (Tensor, nn.Parameter)
+"""Types of tensors that are held whole."""
+
 
 @contextmanager
 def unsynchronized() -> Iterator[None]:
@@ -49,6 +52,8 @@ def over_all_ranks(evidence: Tensor) -> Tensor:
 
 def own(tensor: Tensor) -> Tensor:
     """Return this rank's piece of a tensor that several hold (``DTensor``: FSDP2, tensor parallelism), or all of it."""
+    if type(tensor) in PLAIN:  # what is asked a dozen times for each of them in a step
+        return tensor
     return tensor._local_tensor if _is_distributed(tensor) else tensor  # pyright: ignore[reportAttributeAccessIssue]
 
 
@@ -112,11 +117,8 @@ def _fsdp1_group(parameter: Tensor) -> tuple[ProcessGroup, ...]:
     return _fsdp1_groups[parameter]
 
 
-_PLAIN = (Tensor, nn.Parameter)
-
-
 def _is_distributed(tensor: Tensor | None) -> bool:
-    if type(tensor) in _PLAIN:  # what is asked a dozen times for each of them in a step
+    if type(tensor) in PLAIN:
         return False
     module = sys.modules.get("torch.distributed.tensor")  # a second to import, and there is none without it
     return module is not None and isinstance(tensor, module.DTensor)

@@ -39,8 +39,11 @@ class RadiusCap:
       the gradient by ``fraction`` of its length. At the first saddle of a net the gradient lies where the loss curves
       most, up or down alike, so that ``R`` is close to ``|lam|``; ``tau`` comes out at about twice the fraction. The
       limit holds later too, where sharp directions would throw a large radius back into the saddle, and a radius
-      above it is not reached: a larger fraction leaves more of SAM and escapes later. Both passes must see the same
-      samples and random numbers, on all ranks, as whatever else parts the gradients counts as response.
+      above it is not reached: a larger fraction leaves more of SAM and escapes later. The response along the ascent
+      counts too, though only the part across it turns a gradient: a run that is held bounces along an eigenvector
+      of positive curvature, where there is no part across, and sees what it would see in a valley without a saddle.
+      Both passes must see the same samples and random numbers, on all ranks, as whatever else parts the gradients
+      counts as response.
     - ``form="response"``: ``limit = fraction |lam| |g_B| / E[|H_B v|^2]``, which makes ``tau`` the fraction, with
       ``v`` from Lanczos on the current batch every ``every`` steps, started from the last ``v``. Both means run over
       later batches, one product each, spread evenly, as many as Lanczos uses: on its own batch ``v`` would seem more

@@ -9,10 +9,10 @@ import sys
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.graph import increment_version
 
-from saddlescope.optim.distributed import own
+from saddlescope.optim.distributed import PLAIN, own
 
 
 class Snapshot:
@@ -139,17 +139,19 @@ def _references(tensor: Tensor) -> tuple[int, int]:
 
 def _owns_memory(tensor: Tensor) -> bool:
     """Whether nobody else can tell that the tensor was pointed to other memory: no view, no process, no framework."""
-    if torch.compiler.is_compiling() or tensor.device.type != "cpu":
+    if type(tensor) not in PLAIN or not tensor.is_cpu or tensor.layout is not torch.strided or tensor.__dict__:
         return False
-    if type(tensor) not in (Tensor, nn.Parameter) or tensor.layout is not torch.strided or vars(tensor):
+    if torch.compiler.is_compiling():
         return False
     storage = tensor.untyped_storage()
-    return storage.resizable() and not storage.is_shared() and _holders(storage) == _HOLDERS_OF_ITS_OWN
+    return storage.resizable() and _holders(storage) == _HOLDERS_OF_ITS_OWN and not storage.is_shared()
+
+
+_count = getattr(torch._C, "_storage_Use_Count", None)
 
 
 def _holders(storage: torch.UntypedStorage) -> int:
-    count = getattr(torch._C, "_storage_Use_Count", None)
-    return -1 if count is None else count(storage._cdata)
+    return -1 if _count is None else _count(storage._cdata)
 
 
 _ALONE = torch.zeros(1)

@@ -10,7 +10,7 @@ import numpy as np
 
 from saddlescope.sweeps.over_seeds import Mean, mean_of
 from saddlescope.sweeps.vectorised import VectorisedEngine
-from saddlescope.training import ExperimentConfig, Record
+from saddlescope.training import ExperimentConfig, Record, make_task
 from saddlescope.training.data.datasets import CIFAR10
 from saddlescope.training.data.image_files import data_folder
 
@@ -103,10 +103,13 @@ def train_cells(settings: Iterable[ExperimentConfig], seeds: int, *, workers: in
         workers: runs or ensembles at once; by default the cores.
 
     Raises:
-        RuntimeError: if a run fails, such as for want of data.
+        RuntimeError: if a run fails.
+        ModuleNotFoundError: without what a data set comes with.
     """
     rows = [[replace(setting, seed=seed) for seed in range(seeds)] for setting in settings]
     missing = {config.key: config for row in rows for config in row if config.key not in _made}
+    for task in {config.task for config in missing.values()}:
+        make_task(task)  # what is wrong with the data is said before anything runs, and once
     for outcome in VectorisedEngine(workers).run(missing.values()):
         if outcome.record is None:
             raise RuntimeError(f"a run of {outcome.config.task} failed: {outcome.error}")

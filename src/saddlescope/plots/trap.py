@@ -26,6 +26,7 @@ def plot_calibration(
         ax: axes to draw on.
     """
     ax = ax or new_axes()
+    values = [-1.0, 0.5]
     for label, found in measurements.items():
         kept = [m for m in found if m.plain_curvature.high < 0.0 and m.curvature.high < 0.0]
         pairs = [
@@ -38,8 +39,8 @@ def plot_calibration(
         ).T
         style = {"fmt": "o", "markersize": 4.5, "linewidth": 0.9, "markeredgecolor": INK, "markeredgewidth": 0.4}
         ax.errorbar(x, y, yerr=dy, xerr=dx, color=colours[label], label=label, **style)
-    low, high = np.array([ax.get_xlim(), ax.get_ylim()]).T
-    ends = [min(low.min(), -1.1), max(high.max(), 0.5)]
+        values += [*x, *y]
+    ends = [1.1 * min(values), 1.1 * max(values)]  # an interval may lead outside
     ax.plot(ends, ends, color=INK, linewidth=0.8, linestyle=(0, (4, 2)))
     for x_side, y_side in ((ends[0], ends[1]), (ends[1], ends[0])):
         ax.fill_between([0.0, x_side], 0.0, y_side, color=FAINT, alpha=0.25, linewidth=0)

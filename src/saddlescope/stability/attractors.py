@@ -97,9 +97,13 @@ def with_family(found: Sequence[Attractor], limit: Attractor, reach: float) -> l
     """Return ``found`` with one continuum more, joined to the first of its kind within ``reach``."""
     for k, known in enumerate(found):
         if known.family and known.kind == limit.kind and gap(known, limit) <= reach:
-            members = spread(torch.cat([known.members, limit.members]))
-            return [*found[:k], replace(known, members=members), *found[k + 1 :]]
+            return [*found[:k], with_members(known, limit.members), *found[k + 1 :]]
     return [*found, limit]
+
+
+def with_members(family: Attractor, states: Tensor) -> Attractor:
+    """Return a continuum with more states ``(m, variables)`` of it known."""
+    return replace(family, members=spread(torch.cat([family.members, states])))
 
 
 def spread(points: Tensor) -> Tensor:

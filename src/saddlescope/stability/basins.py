@@ -98,7 +98,7 @@ def map_basins(
     *,
     bounds: Sequence[Sequence[float]] | None = None,
     resolution: int = 256,
-    steps: int = 1_000_000,
+    steps: int = 4_000_000,
     seed: int = 0,
     origin: ArrayLike | None = None,
     directions: ArrayLike | None = None,

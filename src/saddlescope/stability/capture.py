@@ -45,6 +45,16 @@ class StateSpace:
         """Return one step of the map from a state ``(variables,)`` in the units of ``w``."""
         return torch.cat(self.update(state.reshape(-1, self.landscape.dimension).unbind(), self.landscape.gradient))
 
+    def growth(self, scaled: Tensor) -> Tensor:
+        """Return the rate per step at which what is beside states ``(n, variables)`` grows, shape ``(n,)``.
+
+        The logarithm of the largest multiplier over two steps, halved, as states may alternate; NaN without a Jacobian.
+        """
+        slopes = torch.vmap(torch.func.jacrev(lambda state: self.step(self.step(state))))(self.states(scaled))
+        usable = torch.isfinite(slopes).flatten(1).all(1)
+        largest = torch.linalg.eigvals(torch.where(usable[:, None, None], slopes, 0.0)).abs().amax(1)
+        return torch.where(usable, largest.log() / 2, torch.nan)
+
     def states(self, scaled: Tensor) -> Tensor:
         """Return states ``(n, variables)`` in the units of ``w``."""
         return self.centre + self.unit * scaled

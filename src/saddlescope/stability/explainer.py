@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -54,6 +54,10 @@ class _Candidate:
     """On it, or on trajectories that are close to it, shape ``(m, variables)``."""
 
     @property
+    def flat(self) -> bool:
+        return self.critical is not None and self.critical.degenerate
+
+    @property
     def core(self) -> float:
         return max(1.25 * self.size, SMALLEST_CORE)
 
@@ -77,12 +81,20 @@ class Explainer:
         return torch.tensor(held, dtype=torch.float64).reshape(-1, self.landscape.dimension)
 
     def discover(
-        self, found: Sequence[Attractor], states: Tensor, means: Tensor, radii: Tensor, *, steps: int
+        self,
+        found: Sequence[Attractor],
+        states: Tensor,
+        means: Tensor,
+        radii: Tensor,
+        *,
+        steps: int,
+        elsewhere: Callable[[Tensor], Tensor],
     ) -> list[Attractor]:
         """Return ``found`` extended by what trajectories rest on: ``states`` and ``means`` ``(n, variables)``.
 
-        The largest groups are tried, with probes that are followed for ``steps``; who is refused may come again, but
-        after the others. About a saddle or repeller a limit set may attract that is larger than the point.
+        What ``elsewhere`` says of states is as for `capture_radii`. The largest groups are tried, with probes that are
+        followed for ``steps``; who is refused may come again, but after the others. About a saddle or repeller a limit
+        set may attract that is larger than the point.
         """
         tried, again = [], (torch.cdist(means, self.refused) <= BESIDE).any(1)
         for critical, group in sorted(
@@ -97,24 +109,19 @@ class Explainer:
         if candidates:
             members = torch.stack([c.member for c in candidates])
             cores = torch.tensor([c.core for c in candidates], dtype=torch.float64)
-            held = [a for a in attractors if not (a.family or a.unstable)]
-
-            def elsewhere(scaled: Tensor) -> Tensor:
-                near = [(torch.cdist(scaled, a.members) <= a.capture_radius).any(1) for a in held]
-                return torch.stack(near).any(0) if near else torch.zeros(len(scaled), dtype=torch.bool)
-
             captures, shares = capture_radii(
                 self.space, members, cores, steps=steps, seed=self.seed, elsewhere=elsewhere
             )
-            # Beside a cycle there may be others about the same critical point: they count as one.
-            split = torch.tensor([c.critical is not None and c.size > STILL for c in candidates])
+            # Beside a cycle there may be others about the same critical point: they count as one. For points of a
+            # continuum see `Continua.cycling`.
+            split = torch.tensor([c.critical is not None and not c.flat and c.size > STILL for c in candidates])
             split &= (captures == 0) & (shares >= ONE_SIDED)
             if bool(split.any()):
                 wide = WIDER * cores[split]
                 captures[split], _ = capture_radii(self.space, members[split], wide, steps=steps, seed=self.seed)
             for candidate, capture, share in zip(candidates, captures.tolist(), shares.tolist(), strict=True):
                 balls = None
-                if not capture and candidate.multipliers is None and candidate.size > STILL:
+                if not capture and candidate.multipliers is None and candidate.size > STILL and not candidate.flat:
                     patience = max(PATIENCE, steps // PROBES)
                     balls = balls_along(
                         self.space, candidate.states, candidate.size, patience=patience, elsewhere=elsewhere

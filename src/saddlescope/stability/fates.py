@@ -36,6 +36,9 @@ INNER, QUARTERS, ROUNDS = 256, 4, 48
 LONGEST_JUMP, BEND = 0.05, 0.2
 RESOLVED = 1e-9
 """A drift below this is not told from rounding."""
+GROWN = 1.0
+"""A drift is extrapolated only while what is unstable beside it would have grown since the start by less than the
+exponential of this. Beside a saddle that is passed slowly the smallest of components decides where a start goes."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +60,7 @@ class Fates:
 
 
 def label_fates(
-    landscape: Landscape, update: UpdateMap, starts: Any, *, steps: int = 1_000_000, seed: int = 0
+    landscape: Landscape, update: UpdateMap, starts: Any, *, steps: int = 4_000_000, seed: int = 0
 ) -> Fates:
     """Tell where each of any set of starts, at rest, ends under a map.
 
@@ -72,8 +75,9 @@ def label_fates(
        followed by the outermost of each cell, which speak for the others if they agree; if not, every one is
        followed. Where a drift is straight and steady over four windows of time it is extrapolated (projective
        integration, Gear and Kevrekidis 2003, SIAM J. Sci. Comput. 24:1091), by at most the time in which it changes
-       by a fifth. On a slow curve that changes when a start arrives, not where. Steps are counted as if taken.
-       What settles on the way may become a new attractor.
+       by a fifth, and not where what is unstable beside it has had the time to grow: there the smallest of components
+       decides. On a slow curve that changes when a start arrives, not where. Steps are counted as if taken. What
+       settles on the way may become a new attractor.
     4. *What never leaves a saddle.* A start exactly on the stable manifold of a limit set, on a line of symmetry say,
        stays there, rounding included. It gets an entry marked ``unstable`` once it has stayed 64 times as long as
        states 1e-12 half-widths beside it, see `exactly_on_stable_manifold`.
@@ -165,26 +169,16 @@ class _Follower:
     def fate_on_continua(self, scaled: Tensor, fate: Tensor, *, new: bool = False) -> Tensor:
         """Return ``fate`` with the label of a continuum where a state rests on one; ``new`` ones may be added."""
         open_ = (fate == UNDECIDED).nonzero()[:, 0]
-        families = [k for k, a in enumerate(self.attractors) if a.family and a.kind != "spurious"]
-        if not len(open_) or not (new or families):
+        if not len(open_) or not (new or any(a.family for a in self.attractors)):
             return fate
         on, ends = self.continua.holds(scaled[open_])
         if not bool(on.any()):
             return fate
         if new:
             self._refresh(self.continua.add(self.attractors, ends[on]))
-            families = [k for k, a in enumerate(self.attractors) if a.family and a.kind != "spurious"]
-        if not families:
-            return fate
-        states = self.space.at_rest(self.continua.around.scaled.point(ends[on]))
         fate = fate.clone()
-        fate[open_[on]] = self._nearest(states, families)
+        fate[open_[on]] = self.continua.owners(self.attractors, ends[on])
         return fate
-
-    def _nearest(self, scaled: Tensor, families: list[int]) -> Tensor:
-        """Return which of the families ``(n,)`` has the member closest to each state."""
-        gaps = torch.stack([torch.cdist(scaled, self.attractors[k].members).amin(1) for k in families], dim=1)
-        return torch.tensor(families)[gaps.argmin(1)]
 
     def _refresh(self, attractors: list[Attractor]) -> None:
         self.attractors = attractors
@@ -199,6 +193,8 @@ class _Follower:
         generator = torch.Generator().manual_seed(self.seed)
         some = self.starts[torch.randperm(len(self.starts), generator=generator)[:PILOTS]]
         beside = self.explainer.held()
+        if len(beside) > PILOTS:
+            beside = beside[torch.cdist(beside, some[:, : beside.shape[1]]).amin(1).argsort()[:PILOTS]]
         kick = torch.randn(beside.shape, dtype=torch.float64, generator=generator)
         some = torch.cat([some, beside + 1e-4 * self.space.unit[: beside.shape[1]] * kick])
         ensemble = Ensemble(self.space.landscape, self.space.update, some)
@@ -224,8 +220,7 @@ class _Follower:
             which = which[self.continua.holds_spurious(scaled[which])]
             if len(which):
                 self._refresh(self.continua.add_spurious(self.attractors, scaled[which]))
-                families = [k for k, a in enumerate(self.attractors) if a.family and a.kind == "spurious"]
-                fate[which] = self._nearest(scaled[which], families)
+                fate[which] = self._nearest_spurious(scaled[which])
                 rest &= fate == UNDECIDED
         known = rest & self.explainer.beside(self.attractors, mean, radius)
         fate = self._hold(ensemble, known, mean, radius, fate, taken)
@@ -233,10 +228,26 @@ class _Follower:
         if bool(rest.any()):
             probed = 4 * (taken + ensemble.steps)
             settled_ = scaled[rest], mean[rest], radius[rest]
-            self._refresh(self.explainer.discover(self.attractors, *settled_, steps=probed))
+            self._refresh(
+                self.explainer.discover(
+                    self.attractors, *settled_, steps=probed, elsewhere=lambda states: self.fate(states) >= 0
+                )
+            )
             fate = torch.where(fate == UNDECIDED, self.fate(scaled), fate)
+            left = (rest & (fate == UNDECIDED)).nonzero()[:, 0]
+            cycles, ends = self.continua.cycling(scaled[left], mean[left], radius[left], steps=probed)
+            if bool(cycles.any()):
+                wide = float(radius[left][cycles].amax() * self.space.unit[: ends.shape[1]].max())
+                self._refresh(self.continua.add(self.attractors, ends[cycles], wide))
+                fate[left[cycles]] = self.continua.owners(self.attractors, ends[cycles])
             fate = self._hold(ensemble, rest & (fate == UNDECIDED) & ~known, mean, radius, fate, taken)
         return fate
+
+    def _nearest_spurious(self, scaled: Tensor) -> Tensor:
+        """Return which continuum of spurious fixed points has the member closest to each state, shape ``(n,)``."""
+        families = [k for k, a in enumerate(self.attractors) if a.family and a.kind == "spurious"]
+        gaps = torch.stack([torch.cdist(scaled, self.attractors[k].members).amin(1) for k in families], dim=1)
+        return torch.tensor(families)[gaps.argmin(1)]
 
     def _hold(
         self, ensemble: Ensemble, which: Tensor, mean: Tensor, radius: Tensor, fate: Tensor, taken: int
@@ -291,10 +302,13 @@ class _Follower:
             pace, bend = moves[-1].norm(dim=1), moves.diff(dim=0).norm(dim=2).amax(0)
             size = after.abs().amax(1).clamp(min=1.0)
             jump = torch.minimum(BEND * pace / bend, LONGEST_JUMP * size / pace)
-            jump = torch.where((bend <= BEND * pace) & (pace > RESOLVED) & torch.isfinite(jump), jump, 0.0)
+            jumped = (bend <= BEND * pace) & (pace > RESOLVED) & torch.isfinite(jump)
+            if bool(jumped.any()):
+                jumped[jumped.clone()] = self.space.growth(after[jumped]) * clock[jumped] <= GROWN
+            # The others keep every bit: they may lie exactly on a line of symmetry.
+            jump = torch.where(jumped, jump, 0.0)
             after = after + jump[:, None] * moves[-1]
             clock += jump * inner
-            jumped = jump > 0  # the others keep every bit: they may lie exactly on a line of symmetry
             ensemble.states[:, jumped] = self.space.states(after[jumped]).T
             now = self.fate(after)
             now[(after.abs() > HORIZON).any(1)] = DIVERGED
