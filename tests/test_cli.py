@@ -46,8 +46,9 @@ def test_simulate_is_the_recursion():
 
 
 def test_a_diverged_run_is_an_answer_not_an_error():
-    answer = document("simulate", "--landscape", "beale", "--start", "4,4", "--steps", "100", "--lr", "1")
-    assert answer["status"] == "diverged"
+    steep = ("simulate", "--landscape", "beale", "--start", "4,4", "--steps", "100", "--lr", "1")
+    assert document(*steep)["status"] == "diverged"
+    assert "--lr is too large" in " ".join(run(*steep).stdout.split())
 
 
 def test_tables_name_what_was_found():

@@ -78,6 +78,9 @@ def simulate(
         finite = [x if abs(x) < float("inf") else None for x in final]
         print(json.dumps({"final": finite, "status": status, "steps": steps}, allow_nan=False))
         return
+    if status == "diverged":
+        stdout.print(f"diverged within {steps} steps: the start is out of reach of the minima, or --lr is too large")
+        return
     stdout.print(f"{status} after {steps} steps at {vector(final)}, loss {float(where.loss(run.final[0])):.6g}")
 
 
