@@ -14,7 +14,8 @@ from saddlescope.integrations import davda54
 from saddlescope.integrations.at_hand import step_from
 from saddlescope.integrations.hugging_face import SAMTrainer
 from saddlescope.integrations.lightning import sam_guard, sam_precision
-from saddlescope.optim import SAM
+from saddlescope.optim import SAM, RadiusCap
+from saddlescope.training import make_task
 
 X = torch.randn(32, 4, generator=torch.Generator().manual_seed(0))
 Y = X.prod(1, keepdim=True)
@@ -318,3 +319,42 @@ def test_accelerate_prepares_it_as_any_optimizer():
 
         opt.step(closure)
     assert torch.equal(flat(model), expected) and inner.last_step.rho_used == 0.3
+
+
+# Optuna
+
+
+def test_a_search_over_the_arguments_leaves_the_radius_that_is_stuck():
+    optuna = pytest.importorskip("optuna")
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    grid = {"rho": [0.1, 2.0], "radius_cap": [False, True], "momentum": [0.0, 0.9]}
+
+    def objective(trial):
+        torch.manual_seed(0)
+        task, generator = make_task("digits-mlp"), torch.Generator().manual_seed(0)
+        optimizer = SAM(
+            task.model.parameters(),
+            SGD,
+            lr=0.1,
+            momentum=trial.suggest_float("momentum", 0.0, 0.9),
+            rho=trial.suggest_float("rho", 0.01, 3.0, log=True),
+            radius_cap=RadiusCap() if trial.suggest_categorical("radius_cap", [False, True]) else None,
+        )
+        for _ in range(40):
+            batch = task.draw(128, generator)
+
+            def closure(batch=batch):
+                optimizer.zero_grad()
+                loss = task.loss_fn(batch)
+                loss.backward()
+                return loss
+
+            optimizer.step(closure)
+        return task.loss_fn(task.draw(1000, generator)).item()
+
+    study = optuna.create_study(sampler=optuna.samplers.GridSampler(grid, seed=0))
+    study.optimize(objective)
+    found = {tuple(trial.params.values()): trial.value for trial in study.trials}
+    assert len(found) == 8 and study.best_value < 0.5
+    assert found[0.9, 2.0, False] > 2.25 > found[0.9, 2.0, True]  # ln 10 = 2.30
+    assert study.best_params["momentum"] == 0.9
