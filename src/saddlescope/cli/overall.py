@@ -25,7 +25,7 @@ def basins(
     where: Landscape,
     update: UpdateMap,
     resolution: Annotated[int, typer.Option(help="Starts along each side of the box.")] = 256,
-    steps: Annotated[int, typer.Option(help="Budget of each start.")] = 1_000_000,
+    steps: Annotated[int, typer.Option(help="Budget of each start.")] = 4_000_000,
     seed: int = 0,
     out: OutFile = None,
     as_json: AsJson = False,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -11,8 +13,6 @@ from saddlescope.stability.surroundings import Surroundings, is_critical
 
 HALVINGS, SHORTER = 12, 0.9
 """Most times a path is refined, and how much shorter than their whole both halves have to be."""
-ROUNDS = 8
-"""Times that each part looks for the closest point of another; where all hang together, that halves their number."""
 SAME_LOSS = 1e-9
 
 
@@ -50,18 +50,28 @@ def connected(around: Surroundings, starts: Tensor, ends: Tensor) -> Tensor:
     return joined
 
 
-def parts(around: Surroundings, points: Tensor) -> Tensor:
+def parts(around: Surroundings, points: Tensor, known: Sequence[Tensor] = ()) -> Tensor:
     """Return the number of the connected part that each degenerate critical point ``(n, d)`` is on, shape ``(n,)``.
 
-    Points within `FAMILY_GAP` hang together. Then each part looks for its closest point of another, and the two are
-    one if a path joins them.
+    Points within `FAMILY_GAP` hang together. Then each part looks for its closest point of another (Boruvka's way to
+    a spanning tree), and the two are one if a path joins them, until no path does.
+
+    Args:
+        around: the loss.
+        points: in half-widths.
+        known: other points, of which those in one tensor are known to hang together; they come first in what is
+            returned.
     """
-    part = torch.zeros(len(points), dtype=torch.long)
+    part = torch.empty(len(points), dtype=torch.long)
     for k, chain in enumerate(chains(points, torch.full((len(points),), FAMILY_GAP, dtype=torch.float64))):
-        part[chain] = k
+        part[chain] = k + len(known)
+    part = torch.cat([*(torch.full((len(group),), k) for k, group in enumerate(known)), part])
+    points = torch.cat([*known, points])
+    if not len(points):
+        return part
     apart, loss = torch.cdist(points, points), around.scaled.loss(points)
     apart[(loss[:, None] - loss).abs() > SAME_LOSS * (1 + loss.abs())] = torch.inf
-    for _ in range(ROUNDS):
+    while True:
         apart[part[:, None] == part] = torch.inf
         numbers = part.unique().tolist()
         closest = [(rows := (part == k).nonzero()[:, 0])[apart[rows].amin(1).argmin()] for k in numbers]
@@ -69,9 +79,9 @@ def parts(around: Surroundings, points: Tensor) -> Tensor:
         b = apart[a].argmin(1)
         tried = torch.isfinite(apart[a, b])
         a, b = a[tried], b[tried]
-        if not len(a):
-            break
+        joined = connected(around, points[a], points[b])
+        if not bool(joined.any()):
+            return part
         apart[a, b] = apart[b, a] = torch.inf
-        for i, j in torch.stack([a, b], dim=1)[connected(around, points[a], points[b])].tolist():
+        for i, j in torch.stack([a, b], dim=1)[joined].tolist():
             part[part == part[j]] = part[i].clone()
-    return part

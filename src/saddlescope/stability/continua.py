@@ -1,4 +1,4 @@
-"""Continua of fixed points: which attract, which states rest on one, and which of these hang together."""
+"""Continua of fixed points: which attract, which states rest on one or cycle about it, which of these are one."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ class Continua:
             chosen = torch.tensor([k == kind for k in kinds]).nonzero()[:, 0]
             known = [k for k, a in enumerate(attractors) if a.family and a.kind == kind]
             members = [self._points(attractors[k]) for k in known]
-            part = parts(self.around, torch.cat([*members, ends[chosen]]))
+            part = parts(self.around, ends[chosen], members)
             *parts_known, part = part.split([*map(len, members), len(chosen)])
             for number in part.unique().tolist():
                 which = chosen[part == number]

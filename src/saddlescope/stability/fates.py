@@ -83,7 +83,9 @@ def label_fates(
        states 1e-12 half-widths beside it, see `exactly_on_stable_manifold`.
 
     Labels: an index into the attractors; -2 for starts that overflow or creep beyond 100 half-widths of the box; -1
-    for those on which the budget ends first.
+    for those on which the budget ends first. A start exactly on the stable manifold of a degenerate saddle is one of
+    these: nothing beside it leaves in time. One that crosses a capture region exactly on a line of symmetry, or begins
+    there on a repelling fixed point, has the label of all that is beside it.
 
     Args:
         landscape: the loss.
