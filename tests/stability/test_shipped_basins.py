@@ -73,7 +73,7 @@ def agree(landscape, update, *, side=14, steps=None, **plane):
             {"minimum family", "saddle family", "spurious family", "diverged"},
         ),
     ],
-    ids=str,
+    ids=lambda value: "-".join(sorted(value)) if isinstance(value, set) else str(value),
 )
 def test_labels_are_those_of_plain_iteration(name, update, side, expected):
     assert agree(landscapes.get(name), update, side=side) == expected
