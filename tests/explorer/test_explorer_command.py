@@ -17,13 +17,18 @@ def command(*arguments):
 def test_it_serves_until_interrupted_and_leaves_nothing(tmp_path):
     environment = ENVIRONMENT | {"TMPDIR": str(tmp_path)}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    # A shell lets what runs in the background ignore Ctrl-C, and who is begun there too.
+    pipes["preexec_fn"] = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
     with subprocess.Popen(command("--port", "0", "--workers", "1"), env=environment, **pipes) as process:
         address = process.stdout.readline().split()[0]
         assert address.startswith("http://127.0.0.1:")
         with urllib.request.urlopen(address, timeout=30) as page:
             assert b"saddlescope" in page.read()
         process.send_signal(signal.SIGINT)
-        assert process.wait(30) == 0
+        try:
+            assert process.wait(30) == 0
+        finally:
+            process.kill()
         assert process.stderr.read() == ""
     assert not list(tmp_path.glob("saddlescope-explorer-*"))
 
