@@ -19,6 +19,7 @@ from saddlescope.paper.network_runs import (
 from saddlescope.provenance import provenance
 from saddlescope.sweeps.over_seeds import Mean, mean_of
 from saddlescope.training import ExperimentConfig, Record, run_experiment
+from saddlescope.training.ensembles import Ensemble
 
 
 def record(loss, accuracy, losses=None):
@@ -94,11 +95,20 @@ def test_a_setting_is_trained_once_and_as_the_loop_does(monkeypatch):
     assert again.records[:2] == first.records and more == again
 
 
-def test_a_run_that_fails_is_an_error(monkeypatch, tmp_path):
+def test_a_run_that_fails_is_an_error(monkeypatch):
+    def no_memory(*_):
+        raise MemoryError("no memory for the weights")
+
+    monkeypatch.setattr(Ensemble, "run", no_memory)
+    with pytest.raises(RuntimeError, match="a run of digits-mlp failed: MemoryError: no memory for the weights"):
+        train_cells([ExperimentConfig(steps=1, lr=0.123)], 2, workers=1)
+
+
+def test_missing_data_are_said_before_anything_is_trained(monkeypatch, tmp_path):
     monkeypatch.setenv("SADDLESCOPE_DATA", str(tmp_path))
     assert not images_at_hand()
-    with pytest.raises(RuntimeError, match="a run of cifar10-mlp failed: FileNotFoundError"):
-        train_cells([ExperimentConfig(task="cifar10-mlp", steps=1)], 1, workers=1)
+    with pytest.raises(FileNotFoundError, match="found no train"):
+        train_cells([ExperimentConfig(steps=10**9), ExperimentConfig(task="cifar10-mlp", steps=1)], 1, workers=1)
     (tmp_path / "cifar10").mkdir()
     assert images_at_hand()
     monkeypatch.delenv("SADDLESCOPE_DATA")
