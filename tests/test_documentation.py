@@ -56,4 +56,8 @@ def test_the_site_builds_without_a_warning(tmp_path):
     reference = (tmp_path / "site" / "api.html").read_text()
     missing = [name for name in saddlescope.__all__ if f'id="saddlescope.{name}' not in reference]
     assert missing == ["__version__"]
+    tutorial = (tmp_path / "site" / "tutorial.html").read_text()
+    saved = re.findall(r'savefig\("(.*?)"', (ROOT / "docs" / "tutorial.md").read_text())
+    assert len(saved) == 4 and all(f'src="pictures/{name}"' in tutorial for name in saved)
+    assert "pitchfork at rho = 1.0000" in tutorial  # what a block prints
     assert not re.search(r'(?:\bsrc|<link\b[^>]*\bhref)="https?://', reference), "a page loads something from elsewhere"

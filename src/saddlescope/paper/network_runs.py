@@ -10,9 +10,10 @@ import numpy as np
 
 from saddlescope.sweeps.over_seeds import Mean, mean_of
 from saddlescope.sweeps.vectorised import VectorisedEngine
-from saddlescope.training import ExperimentConfig, Record, make_task
+from saddlescope.training import ExperimentConfig, Record
 from saddlescope.training.data.datasets import CIFAR10
 from saddlescope.training.data.image_files import data_folder
+from saddlescope.training.tasks import TASKS
 
 STUCK, TRAINED = 2.0, 0.5
 """Training losses; chance is log 10 = 2.303."""
@@ -104,12 +105,12 @@ def train_cells(settings: Iterable[ExperimentConfig], seeds: int, *, workers: in
 
     Raises:
         RuntimeError: if a run fails.
-        ModuleNotFoundError: without what a data set comes with.
+        FileNotFoundError, ModuleNotFoundError: if a data set, or what it comes with, is not there.
     """
     rows = [[replace(setting, seed=seed) for seed in range(seeds)] for setting in settings]
     missing = {config.key: config for row in rows for config in row if config.key not in _made}
     for task in {config.task for config in missing.values()}:
-        make_task(task)  # what is wrong with the data is said before anything runs, and once
+        TASKS[task].data()  # what is wrong with them is said before anything runs, and once
     for outcome in VectorisedEngine(workers).run(missing.values()):
         if outcome.record is None:
             raise RuntimeError(f"a run of {outcome.config.task} failed: {outcome.error}")
