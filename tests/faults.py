@@ -1,13 +1,15 @@
 """Faults at random moments of a sweep, and what the store holds after it was continued."""
 
 import json
+import multiprocessing
 import os
 import random
 import signal
 import subprocess
 import sys
+import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -182,6 +184,26 @@ def named(processes, name):
         except (FileNotFoundError, ProcessLookupError):
             pass
     return found
+
+
+@contextmanager
+def interrupted_children():
+    """Send Ctrl-C to every child again and again, from the moment that it is there."""
+    ended = threading.Event()
+
+    def interrupt():
+        while not ended.wait(0.001):
+            for child in multiprocessing.active_children():
+                with suppress(ProcessLookupError):
+                    os.kill(child.pid, signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 def kill(*processes):

@@ -9,7 +9,7 @@ import saddlescope
 
 ROOT = Path(saddlescope.__file__).parent
 FLOORS = [
-    {"_checks", "provenance"},
+    {"_checks", "_interrupts", "provenance"},
     {"landscapes", "store"},
     {"dynamics", "curvature"},
     {"stability", "diffusion", "optim"},

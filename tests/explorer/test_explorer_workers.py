@@ -7,6 +7,7 @@ import signal
 from dataclasses import replace
 
 import pytest
+from faults import interrupted_children
 
 from saddlescope.explorer import jobs, workers
 from saddlescope.explorer.state import ExplorerState
@@ -76,6 +77,16 @@ def test_a_worker_answers_as_the_job_does_and_stays():
 
     first, second = run(test)
     assert first == jobs.JOBS["trajectories"].answer(SHORT, ignore) != second
+
+
+def test_ctrl_c_is_the_servers_from_the_workers_first_moment_on():
+    async def test(pool):
+        started = set(pool._all)
+        await pool.run("trajectories", SHORT, ignore)
+        assert pool._all == started
+
+    with interrupted_children():
+        run(test)
 
 
 def test_a_refusal_is_in_words_and_costs_no_worker():

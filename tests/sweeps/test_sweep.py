@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from faults import alive, until
+from faults import alive, interrupted_children, until
 
 from saddlescope.store import Store
 from saddlescope.sweeps import run_sweep
@@ -142,6 +142,13 @@ def test_an_interrupt_ends_the_workers(tmp_path):
     with Store(f"sqlite:///{tmp_path / 'x.db'}") as store:
         assert len(store.keys()) == 1
     assert not multiprocessing.active_children()
+
+
+def test_a_worker_does_not_hear_ctrl_c_from_its_first_moment_on():
+    with interrupted_children():
+        (outcome,) = LocalEngine(1).run(CONFIGS[:1])
+    assert outcome.record is not None and outcome.attempts == 1
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
 
 
 ORPHAN = """

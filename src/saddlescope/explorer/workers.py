@@ -14,6 +14,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from saddlescope._interrupts import left_to_this_process
 from saddlescope.explorer.jobs import JOBS
 from saddlescope.explorer.state import ExplorerState
 
@@ -123,7 +124,8 @@ class _Worker:
     def __init__(self, context: Any, threads: int, niceness: int, kernels: Path) -> None:
         self.connection, other = context.Pipe()
         self.process = context.Process(target=_serve, args=(other, threads, niceness, str(kernels)), daemon=True)
-        self.process.start()
+        with left_to_this_process():  # and the fork server with the first
+            self.process.start()
         other.close()
         self.answers = 0
 

@@ -12,6 +12,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from saddlescope._checks import require_count
+from saddlescope._interrupts import left_to_this_process
 from saddlescope.sweeps.engine import ATTEMPTS, Outcome, attempt
 from saddlescope.training import ExperimentConfig
 
@@ -89,7 +90,8 @@ class _Worker:
         context = multiprocessing.get_context("spawn")
         self.pipe, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs, task), daemon=True)
-        self._process.start()
+        with left_to_this_process():
+            self._process.start()
         theirs.close()
         self.config: ExperimentConfig | None = None
 
@@ -120,8 +122,7 @@ class _Worker:
 
 
 def _serve(pipe: Connection[Any, Any], task: Callable[[ExperimentConfig], Outcome]) -> None:
-    # Ctrl-C reaches the whole group of processes; the driver alone decides.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # also in what a run starts
     threading.Thread(target=_end_with_the_driver, daemon=True).start()
     while True:
         try:
