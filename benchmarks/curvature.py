@@ -1,7 +1,10 @@
 """What both ends of a Hessian's spectrum cost, in products and in gradients.
 
-Workload: a perceptron of 93,430 and a convolutional network of 101,626 parameters on 512 of scikit-learn's digits in
-one batch, at initialisation and after 30 steps of SGD with momentum. Ways:
+Workload: a perceptron and a convolutional network of about 10^5 parameters on 512 samples in one batch, at
+initialisation and trained by SGD with momentum. Two kinds of data: "noise", normal inputs of the shape of CIFAR-10
+with random labels, on which the ends of the perceptron before and after 60 steps, 0.68 / -0.55 and 0.90 / -0.039, are
+near those of the comparison in the literature that the goal of 36 products comes from; and scikit-learn's digits,
+where training moves the ends apart, and both take more. Ways:
 
 - "certified": extreme_eigenvalues as it comes, which stops when an error above 0.5% is ruled out with 99% probability
 - "certified to 1%": the same with accuracy=0.01
@@ -43,46 +46,61 @@ from saddlescope.provenance import provenance
 from saddlescope.training.data.datasets import digits
 from saddlescope.training.networks import mlp
 
-SAMPLES, STEPS, BUDGET = 512, 30, 200
+SAMPLES, BUDGET, SEEDS = 512, 200, range(5)
+Batch = tuple[torch.Tensor, torch.Tensor]
 Ends = tuple[float, float, int]
 
 
+def small_convnet() -> nn.Sequential:
+    first, second = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 16, 3, padding=1)
+    layers = nn.Unflatten(1, (3, 32, 32)), first, nn.ReLU(), nn.MaxPool2d(2), second, nn.ReLU(), nn.MaxPool2d(2)
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(1024, 97), nn.ReLU(), nn.Linear(97, 10))
+
+
 def convnet() -> nn.Sequential:
-    return nn.Sequential(
-        nn.Unflatten(1, (1, 8, 8)),
-        nn.Conv2d(1, 32, 3, padding=1),
-        nn.ReLU(),
-        nn.Conv2d(32, 64, 3, padding=1),
-        nn.ReLU(),
-        nn.MaxPool2d(2),
-        nn.Flatten(),
-        nn.Linear(1024, 80),
-        nn.ReLU(),
-        nn.Linear(80, 10),
-    )
+    first, second = nn.Conv2d(1, 32, 3, padding=1), nn.Conv2d(32, 64, 3, padding=1)
+    layers = nn.Unflatten(1, (1, 8, 8)), first, nn.ReLU(), second, nn.ReLU(), nn.MaxPool2d(2)
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(1024, 80), nn.ReLU(), nn.Linear(80, 10))
 
 
-def workloads() -> Iterator[tuple[str, nn.Module, HessianOperator]]:
+def noise(seed: int) -> Batch:
+    random = torch.Generator().manual_seed(seed)
+    return torch.randn(SAMPLES, 3072, generator=random), torch.randint(10, (SAMPLES,), generator=random)
+
+
+def some_digits(seed: int) -> Batch:
     data = digits()
-    batch = (data.inputs[:SAMPLES], data.targets[:SAMPLES])
-    for name, make in (("MLP", lambda: mlp([64, 270, 270, 10])), ("ConvNet", convnet)):
-        torch.manual_seed(0)
-        model = make()
+    return data.inputs[:SAMPLES], data.targets[:SAMPLES]
 
-        def loss_fn(batch: tuple[torch.Tensor, torch.Tensor], model: nn.Module = model) -> torch.Tensor:
+
+NETS: dict[str, tuple[Callable[[int], Batch], Callable[[], nn.Module], int]] = {
+    "MLP on noise": (noise, lambda: mlp([3072, 30, 30, 10]), 60),
+    "ConvNet on noise": (noise, small_convnet, 30),
+    "MLP on digits": (some_digits, lambda: mlp([64, 270, 270, 10]), 30),
+    "ConvNet on digits": (some_digits, convnet, 30),
+}
+"""Data, network, and for how many steps it is trained."""
+
+
+def workloads(seed: int = 0) -> Iterator[tuple[str, nn.Module, HessianOperator]]:
+    for name, (data, make, steps) in NETS.items():
+        torch.manual_seed(seed)
+        batch, model = data(seed), make()
+
+        def loss_fn(batch: Batch, model: nn.Module = model) -> torch.Tensor:
             return cross_entropy(model(batch[0]), batch[1])
 
         yield f"{name}, init", model, HessianOperator.of_model(model, loss_fn, [batch])
         optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
-        for _ in range(STEPS):
+        for _ in range(steps):
             optimizer.zero_grad()
             loss_fn(batch).backward()
             optimizer.step()
         yield f"{name}, trained", model, HessianOperator.of_model(model, loss_fn, [batch])
 
 
-def ours(operator: HessianOperator, **options: float) -> Ends:
-    ends = extreme_eigenvalues(operator, max_products=BUDGET, **options)
+def ours(operator: HessianOperator, seed: int = 0, **options: float) -> Ends:
+    ends = extreme_eigenvalues(operator, max_products=BUDGET, seed=seed, **options)
     return ends.minimum, ends.maximum, ends.products
 
 
@@ -122,6 +140,14 @@ def fewest(operator: HessianOperator, exact: Spectrum) -> int:
     spaces = lanczos(operator.matvec, operator.random_vector(0), BUDGET)
     ends = np.array([exact.minimum, exact.maximum])
     return next(k for k, space in enumerate(spaces, 1) if (abs(space.values[[0, -1]] / ends - 1) < 0.01).all())
+
+
+def products_by_seed() -> dict[str, list[int]]:
+    found: dict[str, list[int]] = {}
+    for seed in SEEDS:
+        for name, _, operator in workloads(seed):
+            found.setdefault(name, []).append(ours(operator, accuracy=math.inf, tolerance=0.01, seed=seed)[2])
+    return found
 
 
 def seconds(action: Callable[[], object]) -> float:
@@ -177,6 +203,10 @@ def main() -> None:
     console, where = Console(width=120), provenance()
     console.print(f"{where.machine}, one thread; torch {where.torch}; median of {arguments.rounds}")
     rows = [row for workload in workloads() for row in measure(*workload, arguments.rounds, console)]
+    table = Table("", *map(str, SEEDS), title="products to a residual of 1%, by the seed of data, network and start")
+    for name, products in products_by_seed().items():
+        table.add_row(name, *map(str, products))
+    console.print(table)
     if arguments.json:
         arguments.json.write_text(json.dumps({"provenance": where.to_dict(), "rows": rows}, indent=1))
 
