@@ -34,7 +34,7 @@ from rich.table import Table
 from saddlescope.provenance import provenance
 from saddlescope.training.data.datasets import digits
 from saddlescope.training.diagnosis.diagnose import diagnose
-from saddlescope.training.diagnosis.measurement import curvature_batches
+from saddlescope.training.diagnosis.measure import curvature_batches
 from saddlescope.training.diagnosis.optimizer_settings import OptimizerSettings as Settings
 from saddlescope.training.diagnosis.rollout import rollout
 from saddlescope.training.diagnosis.untouched import untouched

@@ -29,7 +29,8 @@ from saddlescope.paper.network_runs import train_cells
 from saddlescope.plots.trap import plot_calibration
 from saddlescope.provenance import provenance
 from saddlescope.training import ExperimentConfig
-from saddlescope.training.diagnosis.measurement import Measurement, curvature_batches, measure
+from saddlescope.training.diagnosis.measure import curvature_batches, measure
+from saddlescope.training.diagnosis.measurement import Measurement
 from saddlescope.training.diagnosis.optimizer_settings import OptimizerSettings as Settings
 from saddlescope.training.diagnosis.rollout import rollout
 from saddlescope.training.diagnosis.verdict import judge_measurement

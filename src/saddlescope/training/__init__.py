@@ -2,7 +2,8 @@
 
 from saddlescope.training.diagnosis.advisor import Advice, advise
 from saddlescope.training.diagnosis.diagnose import Diagnosis, diagnose
-from saddlescope.training.diagnosis.measurement import Measurement, measure
+from saddlescope.training.diagnosis.measure import measure
+from saddlescope.training.diagnosis.measurement import Measurement
 from saddlescope.training.diagnosis.optimizer_settings import OptimizerSettings
 from saddlescope.training.ensembles import run_ensemble
 from saddlescope.training.experiment import ExperimentConfig, Record

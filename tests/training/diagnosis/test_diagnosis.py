@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy
 
 from saddlescope.optim import SAM
 from saddlescope.training.diagnosis.diagnose import diagnose
-from saddlescope.training.diagnosis.measurement import measure
+from saddlescope.training.diagnosis.measure import measure
 from saddlescope.training.diagnosis.optimizer_settings import OptimizerSettings
 from saddlescope.training.diagnosis.rollout import Rollout, rollout, training_batches
 from saddlescope.training.diagnosis.untouched import untouched

@@ -9,7 +9,8 @@ from typing import Any
 
 from saddlescope._checks import refuse, require_count
 from saddlescope.training.diagnosis.advisor import Advice, advise
-from saddlescope.training.diagnosis.measurement import Measurement, curvature_batches, measure
+from saddlescope.training.diagnosis.measure import curvature_batches, measure
+from saddlescope.training.diagnosis.measurement import Measurement
 from saddlescope.training.diagnosis.optimizer_settings import OptimizerSettings
 from saddlescope.training.diagnosis.rollout import rollout
 from saddlescope.training.diagnosis.untouched import untouched
