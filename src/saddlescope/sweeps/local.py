@@ -7,12 +7,12 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from saddlescope._checks import require_count
 from saddlescope._interrupts import left_to_this_process
+from saddlescope.sweeps.attempts import Attempts
 from saddlescope.sweeps.engine import ATTEMPTS, Outcome, attempt
 from saddlescope.training import ExperimentConfig
 
@@ -43,20 +43,15 @@ class LocalEngine:
 
     def run(self, configs: Iterable[ExperimentConfig]) -> Iterator[Outcome]:
         """Yield outcomes in the order in which they come; closing the iterator ends all that runs."""
-        waiting, again, begun = iter(configs), [], {}
-        workers: list[_Worker] = []
+        attempts, workers = Attempts(configs, self._attempts), list[_Worker]()
         try:
             while True:
                 busy = [worker for worker in workers if worker.config is not None]
-                while len(busy) < self.workers:
-                    config = again.pop() if again else next(waiting, None)
-                    if config is None:
-                        break
+                while len(busy) < self.workers and (config := attempts.next()) is not None:
                     idle = next((worker for worker in workers if worker.config is None), None)
                     if idle is None:
                         idle = _Worker(self._task)
                         workers.append(idle)
-                    begun[config.key] = begun.get(config.key, 0) + 1
                     idle.begin(config)
                     busy.append(idle)
                 if not busy:
@@ -66,17 +61,12 @@ class LocalEngine:
                     config = worker.config
                     assert config is not None
                     outcome = worker.outcome()
-                    times = begun[config.key]
+                    if outcome is None:
+                        workers.remove(worker)
+                        code = worker.end(patience=1.0)
+                        outcome = attempts.died(config, "its process", f"exit code {code}")
                     if outcome is not None:
-                        yield replace(outcome, attempts=times)
-                        continue
-                    workers.remove(worker)
-                    code = worker.end(patience=1.0)
-                    if times < self._attempts:
-                        again.append(config)
-                    else:
-                        error = f"its process died {times} times (exit code {code})"
-                        yield Outcome(config, None, error, attempts=times)
+                        yield attempts.over(outcome)
         finally:
             for worker in workers:
                 worker.end()

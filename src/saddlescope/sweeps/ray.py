@@ -8,12 +8,11 @@ import signal
 import socket
 import sys
 import threading
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
 from typing import Any
 
 from saddlescope._checks import require_count
+from saddlescope.sweeps.attempts import Attempts
 from saddlescope.sweeps.engine import ATTEMPTS, Outcome, attempt, failure
 from saddlescope.training import ExperimentConfig
 from saddlescope.training.data.image_files import ENVIRONMENT
@@ -80,20 +79,15 @@ class RayEngine:
         def run(config: ExperimentConfig) -> Outcome:
             return task(config)
 
-        waiting, again, begun, running = iter(configs), [], Counter[str](), {}
+        attempts, running = Attempts(configs, self._attempts), {}
         try:
             while True:
-                while len(running) < self.workers:
-                    config = again.pop() if again else next(waiting, None)
-                    if config is None:
-                        break
-                    begun[config.key] += 1
+                while len(running) < self.workers and (config := attempts.next()) is not None:
                     running[run.remote(config)] = config
                 if not running:
                     return
                 (done,), _ = ray.wait(list(running), num_returns=1)
                 config = running.pop(done)
-                times = begun[config.key]
                 try:
                     outcome = ray.get(done)
                 except ray.exceptions.RayTaskError as error:  # such as a node without this package
@@ -102,11 +96,9 @@ class RayEngine:
                     message = "ray: this machine's node of the cluster died; start it and repeat with --resume"
                     raise ConnectionError(message) from None
                 except ray.exceptions.RayError as error:
-                    if times < self._attempts:
-                        again.append(config)
-                        continue
-                    outcome = Outcome(config, None, f"its worker died {times} times ({type(error).__name__})")
-                yield replace(outcome, attempts=times)
+                    outcome = attempts.died(config, "its worker", type(error).__name__)
+                if outcome is not None:
+                    yield attempts.over(outcome)
         finally:
             for reference in running:
                 ray.cancel(reference, force=True)
