@@ -77,6 +77,16 @@ def test_statistics_and_the_count_are_read_when_asked_for():
     assert recorded(lambda: opt.skipped_steps).reads == 1
 
 
+def test_one_norm_is_taken_when_nothing_needs_the_second():
+    norms = {}
+    for skip in (True, False):
+        opt, closure = prepared(**FUSED, statistics=False, skip_nonfinite=skip)
+        norms[skip] = recorded(lambda opt=opt, closure=closure: opt.step(closure)).names.count(
+            "aten._foreach_norm.Scalar"
+        )
+    assert norms == {True: 2, False: 1}
+
+
 @pytest.mark.parametrize("groups", [1, 2])
 @pytest.mark.parametrize("base", [{"base_fused": True}, {"base_foreach": True}])
 def test_at_most_15_operations_for_62_tensors(groups, base):

@@ -1,5 +1,7 @@
 """Each variant of the torch optimizer against its twin among the maps, and what a step of each costs."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -52,6 +54,19 @@ def test_equals_its_map_over_50_steps(name, momentum):
         apart = max(apart, (run.point - plain[0]).abs().max().item())
     assert apart > 1e-3  # from what SAM does
     assert (run.point - START).norm() > 0.3  # it went somewhere
+
+
+@pytest.mark.parametrize("clip", [None, 0.5])
+@pytest.mark.parametrize("name", CASES)
+def test_steps_are_the_same_bit_for_bit_without_checks(name, clip):
+    """The norm of the second gradient is left out where nothing needs it, and only there."""
+    bare = {"statistics": False, "skip_nonfinite": False}
+    checked, unchecked = (Run({**CASES[name], "max_grad_norm": clip, **options}) for options in ({}, bare))
+    for run in (checked, unchecked):
+        run.steps(8)
+    assert torch.equal(checked.point, unchecked.point)
+    needed = clip is not None or name == "stable"
+    assert math.isfinite(unchecked.opt.last_step.perturbed_gradient_norm) == needed
 
 
 def test_two_radii_and_a_group_that_climbs():

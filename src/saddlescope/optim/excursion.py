@@ -77,11 +77,11 @@ class Excursion:
             self.give_up()
             raise
 
-    def come_back(self, parameters: Sequence[Tensor], scale: Tensor | None) -> StepStatistics:
+    def come_back(self, parameters: Sequence[Tensor], scale: Tensor | None, *, norm: bool) -> StepStatistics:
         """Put the weights back, given their gradients at ``w_p``, and tell what they say; see `Perturbation`."""
         assert self._made is not None
         try:
-            statistics = self._made.measure_and_restore(parameters, scale)
+            statistics = self._made.measure_and_restore(parameters, scale, norm=norm)
         finally:
             self.give_up()
         if self.cap is not None:

@@ -40,7 +40,9 @@ class Perturbation:
     """``||e||``, 0-d, where it follows from the norm: rounding changes it by next to nothing in full precision."""
 
     @torch.no_grad()
-    def measure_and_restore(self, parameters: Sequence[Tensor], scale: Tensor | None = None) -> StepStatistics:
+    def measure_and_restore(
+        self, parameters: Sequence[Tensor], scale: Tensor | None = None, *, norm: bool = True
+    ) -> StepStatistics:
         """Return what the two passes tell and put the weights back.
 
         The perturbation is recovered inside the moved weights, so that no memory is spent on it.
@@ -48,11 +50,12 @@ class Perturbation:
         Args:
             parameters: all those with a gradient of the second pass.
             scale: that of a gradient scaler, by which the gradients are too large.
+            norm: take the norm of the second gradient, which reads all of it; else it is NaN.
         """
         length, slope = self.length, None
         moved = self.weights.tensors
         try:
-            perturbed_norm = gradient_norm(parameters, scale)
+            perturbed_norm = gradient_norm(parameters, scale) if norm else torch.full_like(self.gradient_norm, math.nan)
             if self.slope is not None and self.weights.away and moved:
                 torch._foreach_sub_(self.weights.pieces, self.weights.copies)  # now they hold e
                 if length is None:

@@ -99,7 +99,8 @@ class SAM(Optimizer):
         freeze_statistics: count a batch once in the running statistics of norm layers.
         skip_nonfinite: see above.
         statistics: let ``last_step`` have cosine and Rayleigh quotient, at the price of six more passes
-            over the weights in memory, beside 14 without.
+            over the weights in memory, beside 14 without (13 with ``skip_nonfinite=False`` too, when nothing
+            needs the second gradient's norm, and ``last_step`` has none).
         sync_perturbation: with a ``DistributedDataParallel`` model, ascend along the gradient of all ranks. False:
             each rank along its own, and one communication less; in ``step``, as those who drive the two steps
             use the model's ``no_sync()`` in the first. The second gradient, and the step, are of all ranks.
@@ -405,8 +406,13 @@ class SAM(Optimizer):
 
     def _move_back(self, scaler: GradScaler | None) -> tuple[Tensor, Tensor]:
         """Return the norms of the gradient to step with and of the ascent's."""
-        self.last_step = last = self._excursion.come_back(self._parameters(), self._scale(scaler))
+        norm = self.statistics or self.variant.needs_second_norm or self._norm_decides(scaler)
+        self.last_step = last = self._excursion.come_back(self._parameters(), self._scale(scaler), norm=norm)
         return self._excursion.finish([p.grad for p in self._parameters() if p.grad is not None], last), last.norm
+
+    def _norm_decides(self, scaler: GradScaler | None) -> bool:
+        """Whether the step of the base depends on the norm of its gradient."""
+        return self.skip_nonfinite or self.max_grad_norm is not None or (scaler is not None and scaler.is_enabled())
 
     def _step_base(self, norm: Tensor, ascent_norm: Tensor, scaler: GradScaler | None, loss: Tensor | None) -> None:
         evidence = norm + ascent_norm.to(norm.device)

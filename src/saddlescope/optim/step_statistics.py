@@ -21,7 +21,7 @@ class StepStatistics:
     norm: Tensor
     """``||g||``, 0-d, on the device."""
     perturbed_norm: Tensor
-    """``||g_p||``, 0-d, on the device."""
+    """``||g_p||``, 0-d, on the device; NaN where nothing needs it: without statistics, checks, clipping and scaler."""
     slope: Tensor | None = None
     """``<g, e>``, 0-d; None with ``statistics=False``."""
     perturbed_slope: Tensor | None = None
@@ -36,7 +36,7 @@ class StepStatistics:
 
     @property
     def perturbed_gradient_norm(self) -> float:
-        """``||g_p||``, before any clipping; NaN when the ascent gradient was not finite."""
+        """``||g_p||``, before any clipping; NaN when the ascent gradient was not finite, or nothing needs the norm."""
         return float(self.perturbed_norm) if math.isfinite(self.gradient_norm) else math.nan
 
     @property

@@ -31,6 +31,7 @@ class StableSAM(Variant):
     tensor([0.4000])
     """
 
+    needs_second_norm: ClassVar[bool] = True
     synchronized: ClassVar[str] = "the length of a step must be the same on all ranks"
 
     @torch.no_grad()

@@ -74,6 +74,8 @@ class Variant:
 
     needs_gradient: ClassVar[bool] = True
     """Whether the ascent needs the gradient at ``w``, which costs a pass."""
+    needs_second_norm: ClassVar[bool] = False
+    """Whether `finish` needs the norm of the second gradient."""
     uncapped: ClassVar[str] = ""
     """Why there can be no radius cap; empty if there can."""
     synchronized: ClassVar[str] = ""
