@@ -81,9 +81,8 @@ def test_one_norm_is_taken_when_nothing_needs_the_second():
     norms = {}
     for skip in (True, False):
         opt, closure = prepared(**FUSED, statistics=False, skip_nonfinite=skip)
-        norms[skip] = recorded(lambda opt=opt, closure=closure: opt.step(closure)).names.count(
-            "aten._foreach_norm.Scalar"
-        )
+        names = recorded(lambda opt=opt, closure=closure: opt.step(closure)).names
+        norms[skip] = names.count("aten._foreach_norm.Scalar")
     assert norms == {True: 2, False: 1}
 
 

@@ -40,16 +40,14 @@ class Perturbation:
     """``||e||``, 0-d, where it follows from the norm: rounding changes it by next to nothing in full precision."""
 
     @torch.no_grad()
-    def measure_and_restore(
-        self, parameters: Sequence[Tensor], scale: Tensor | None = None, *, norm: bool = True
-    ) -> StepStatistics:
+    def measure_and_restore(self, parameters: Sequence[Tensor], scale: Tensor | None, *, norm: bool) -> StepStatistics:
         """Return what the two passes tell and put the weights back.
 
         The perturbation is recovered inside the moved weights, so that no memory is spent on it.
 
         Args:
             parameters: all those with a gradient of the second pass.
-            scale: that of a gradient scaler, by which the gradients are too large.
+            scale: that of a gradient scaler, by which the gradients are too large; None for 1.
             norm: take the norm of the second gradient, which reads all of it; else it is NaN.
         """
         length, slope = self.length, None
